@@ -1,0 +1,77 @@
+"""The Python interface: what the command does, as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from stf_depth.config import RunConfig, preset
+from stf_depth.errors import StfDepthError
+from stf_depth.executors.base import Executor, Job, JobResult
+from stf_depth.executors.local import LocalExecutor
+from stf_depth.pipeline.plan import VideoFolders
+from stf_depth.pipeline.process import Delivery
+from stf_depth.pipeline.progress import Reporter, SilentReporter
+from stf_depth.result import DepthResult
+from stf_depth.video.discover import discover
+
+__all__ = ["jobs_for", "open_result", "process", "process_many"]
+
+
+def process(
+    video: str | PathLike[str],
+    *,
+    preset: str = "fast",
+    output_dir: str | PathLike[str] = "data/output",
+    working_dir: str | PathLike[str] = "data/working",
+    exports: Sequence[str] = (),
+    options: dict[str, Any] | None = None,
+    reporter: Reporter | None = None,
+    **overrides: Any,
+) -> DepthResult:
+    """Depth of one video or image-sequence folder.
+
+    preset, overrides: as on the command line (``depth="dpt-large"``). options: nested options by dotted name
+    (``{"fusion.mode": "flow"}``). A result that is there already is opened, an unfinished one is resumed.
+
+    Raises UsageError, InputError, ModelError, CacheError or OutputError.
+
+    >>> result = process("clip.mp4", preset="offline")  # doctest: +SKIP
+    >>> result.depth[0].shape, str(result.ambiguity)  # doctest: +SKIP
+    ((360, 640), 'scale')
+    """
+    config = configure(preset, options, **overrides)
+    delivery = Delivery(exports=tuple(exports), visualize=False, standard=False)
+    jobs = jobs_for([Path(video)], Path(output_dir), Path(working_dir), delivery)
+    done = process_many(jobs, config, reporter=reporter)[0]
+    if done.error is not None or done.outcome is None:
+        raise done.error or StfDepthError("nothing was processed", where=video)
+    return done.outcome.result
+
+
+def configure(preset_name: str, options: dict[str, Any] | None = None, **overrides: Any) -> RunConfig:
+    """A preset with top-level fields and dotted options replaced; raises ConfigError for unknown ones."""
+    return preset(preset_name, **overrides).with_values(options or {})
+
+
+def jobs_for(inputs: Sequence[Path], output_dir: Path, working_dir: Path, delivery: Delivery) -> list[Job]:
+    """One job for each video or sequence under ``inputs``.
+
+    Raises InputNotFoundError for a path that is not there or a folder without videos.
+    """
+    items = discover(inputs)
+    return [Job(item, VideoFolders(working_dir / item.name, output_dir / item.name), delivery) for item in items]
+
+
+def process_many(
+    jobs: Sequence[Job], config: RunConfig, *, executor: Executor | None = None, reporter: Reporter | None = None
+) -> list[JobResult]:
+    """Process jobs; failures are in the results, not raised."""
+    return (executor or LocalExecutor()).run(jobs, config, reporter or SilentReporter())
+
+
+def open_result(folder: str | PathLike[str]) -> DepthResult:
+    """Open a finished result folder. Raises InputNotFoundError or OutputError."""
+    return DepthResult(Path(folder))

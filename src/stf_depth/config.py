@@ -1,0 +1,276 @@
+"""Strict, frozen configuration and the presets.
+
+Every option that changes a result lives here, so that a cache key can hash it whole. A configuration rejects
+unknown keys and names the closest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stf_depth.errors import ConfigError
+
+__all__ = [
+    "PRESETS",
+    "AlignmentConfig",
+    "CausalConfig",
+    "FrozenConfig",
+    "FusionConfig",
+    "GeometryConfig",
+    "RunConfig",
+    "VideoConfig",
+    "preset",
+]
+
+Self = TypeVar("Self", bound="FrozenConfig")
+
+
+class FrozenConfig(BaseModel):
+    """Base of all configurations: immutable, and unknown keys are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def of(cls: type[Self], values: Mapping[str, Any]) -> Self:
+        """Build from plain values; raises ConfigError with the closest known key or the violated bound."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise _as_config_error(cls, error) from None
+
+    def with_values(self: Self, dotted: Mapping[str, Any]) -> Self:
+        """Copy with values replaced, keys written as ``section.name``; raises ConfigError as ``of`` does."""
+        tree = self.model_dump()
+        for key, value in dotted.items():
+            *parents, leaf = key.split(".")
+            node = tree
+            for parent in parents:
+                if not isinstance(node.get(parent), dict):
+                    raise ConfigError(f"unknown option '{key}'", hint=_closest(parent, node))
+                node = node[parent]
+            if leaf not in node:
+                raise ConfigError(f"unknown option '{key}'", hint=_closest(leaf, node))
+            node[leaf] = value
+        return type(self).of(tree)
+
+
+def _closest(name: str, known: Mapping[str, Any]) -> str:
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
+    return f"Did you mean '{match[0]}'?" if match else ""
+
+
+def _as_config_error(model: type[FrozenConfig], error: ValidationError) -> ConfigError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known: Mapping[str, Any] = model.model_fields
+        for part in first["loc"][:-1]:
+            annotation = known[str(part)].annotation
+            known = getattr(annotation, "model_fields", known)
+        return ConfigError(f"unknown option '{key}'", hint=_closest(str(first["loc"][-1]), known))
+    return ConfigError(f"bad value for option '{key}'", expected=first["msg"], got=repr(first.get("input")))
+
+
+class VideoConfig(FrozenConfig):
+    """Which frames are processed, and at which size."""
+
+    start_seconds: float = Field(0.0, ge=0)
+    end_seconds: float | None = Field(None, gt=0)
+    max_frames: int | None = Field(None, ge=1)
+    working_long_side_px: int = Field(640, ge=64, le=4096)
+    output_wh: tuple[int, int] | None = None
+    output_long_side_px: int | None = Field(None, ge=16)
+    cut_threshold: float = Field(3.0, gt=0)
+    min_shot_frames: int = Field(8, ge=1)
+
+
+class GeometryConfig(FrozenConfig):
+    """Camera solve and triangulated depth (geometry/)."""
+
+    enabled: bool = True
+    focal_px: float | None = Field(None, gt=0)
+    horizontal_fov_degrees: float | None = Field(None, gt=0, lt=180)
+    seed: int = 0
+    # Tracks; lengths as shares of the picture's width or long side.
+    track_corners: int = Field(700, ge=50)
+    track_quality: float = Field(0.003, gt=0, lt=1)
+    track_spacing: float = Field(0.014, gt=0)
+    track_window_px: int = Field(21, ge=5)
+    track_levels: int = Field(4, ge=0)
+    track_forward_backward_px: float = Field(0.7, gt=0)
+    track_top_up: float = Field(0.85, gt=0, le=1)
+    keyframe_motion: float = Field(0.03, gt=0)
+    keyframe_survival: float = Field(0.6, gt=0, lt=1)
+    # Camera solve and its gates; pixel figures hold at a long side of 640.
+    first_focal: float = Field(0.9, gt=0)
+    focal_evidence: float = Field(0.02, ge=0)
+    pose_error_px: float = Field(3.0, gt=0)
+    min_frames: int = Field(5, ge=2)
+    min_points: int = Field(60, ge=8)
+    min_inlier_fraction: float = Field(0.4, ge=0, le=1)
+    min_angle_degrees: float = Field(1.5, ge=0)
+    max_reprojection_px: float = Field(1.5, gt=0)
+    min_solved_fraction: float = Field(0.5, ge=0, le=1)
+    # Dense structure; baselines as shares of the median depth.
+    structure_long_side_px: int = Field(320, ge=32)
+    source_baselines: tuple[float, ...] = (0.03, 0.07, 0.12)
+    source_reach_frames: int = Field(48, ge=1)
+    min_baseline: float = Field(0.008, gt=0)
+    max_source_rotation_degrees: float = Field(20.0, gt=0)
+    max_source_cost: float = Field(1.4, gt=0)
+    blur_penalty: float = Field(0.5, ge=0)
+    prior_px: float = Field(30.0, gt=0)
+    smooth_px: float = Field(8.0, gt=0)
+    smooth_color: float = Field(0.4, gt=0)
+    complete_px: float = Field(120.0, gt=0)
+    complete_weight: float = Field(0.05, gt=0)
+    plane_spread: float = Field(0.05, gt=0)
+    flow_error_px: float = Field(1.0, gt=0)
+    cauchy_px: float = Field(0.5, gt=0)
+    irls_steps: int = Field(3, ge=0)
+    parallax_px: float = Field(2.0, gt=0)
+    texture_gradient: float = Field(2.0, gt=0)
+    texture_px: float = Field(1.5, gt=0)
+    min_disparity: float = Field(0.01, gt=0)
+    fallback_confidence: float = Field(0.02, ge=0, le=1)
+    fusion_offsets: tuple[int, ...] = (3, 6, 10, 16, 24)
+    fusion_widths: tuple[float, ...] = (0.3, 0.1, 0.05)
+    fusion_miss_px: float = Field(1.5, gt=0)
+    fusion_floor: float = Field(0.06, gt=0)
+    flow_preset: Literal["fast", "medium"] = "medium"
+
+
+class AlignmentConfig(FrozenConfig):
+    """Per-frame scale, shift and grid (alignment/).
+
+    affine, grid: switches of the two solves. spans: how many frames apart links reach. sample_columns: links across
+    the image. The priors weigh squared unknowns against a frame's links, whose weights add up to one for each span.
+    """
+
+    enabled: bool = True
+    affine: bool = True
+    grid: bool = True
+    spans: tuple[int, ...] = (1, 2, 4, 8, 16)
+    sample_columns: int = Field(16, ge=4, le=64)
+    tolerance_px: float = Field(1.0, gt=0)
+    grid_columns: int = Field(7, ge=2, le=16)
+    block_frames: int = Field(32, ge=8)
+    scale_prior: float = Field(0.2, gt=0)
+    shift_prior: float = Field(1.0, gt=0)
+    grid_prior: float = Field(0.3, gt=0)
+    grid_smoothness: float = Field(0.3, ge=0)
+    anchor_weight: float = Field(2.0, ge=0)
+    robust_scale_floor: float = Field(0.02, gt=0)
+    iterations: int = Field(4, ge=1, le=20)
+    still_motion: float = Field(0.002, ge=0)
+    still_prior: float = Field(0.1, gt=0, le=1)
+
+
+class FusionConfig(FrozenConfig):
+    """Which fusion runs, and each stage's switch for the ablation (fusion/)."""
+
+    mode: Literal["full", "flow", "none"] = "full"
+    low_band_long_side_px: int = Field(320, ge=32, le=2048)
+    chunk_frames: int = Field(8, ge=1)
+    trajectory_filter: bool = True
+    trajectory_radius: int = Field(5, ge=0, le=16)
+    trajectory_tolerance: float = Field(0.08, gt=0)
+    structure: bool = True
+    structure_cells: tuple[int, ...] = (2, 5, 10, 20)
+    structure_spread: float = Field(0.1, gt=0)
+    structure_damping: float = Field(0.02, gt=0)
+    structure_sharpness: float = Field(0.6, gt=0)
+    structure_noise: float = Field(0.045, gt=0)
+    structure_gain: float = Field(0.8, gt=0)
+    network_trust: float = Field(0.5, gt=0)
+    moving_share: float = Field(0.05, ge=0, le=1)
+    static_tolerance_px: float = Field(2.5, gt=0)
+    snap_boundaries: bool = True
+    snap_radius: float = Field(0.01, gt=0, le=0.1)
+    snap_contrast: float = Field(0.05, ge=0)
+    snap_support: float = Field(1.5, gt=0)
+    planes: bool = True
+    plane_tolerance: float = Field(0.06, gt=0)
+    sky: bool = True
+    sky_colour_spread: float = Field(0.08, gt=0)
+    sky_min_support: float = Field(0.4, ge=0, le=1)
+    abstain: bool = True
+    abstain_noise: float = Field(0.016, gt=0)
+    pose_filter: bool = True
+    pose_offsets: tuple[tuple[int, ...], ...] = ((1, 2), (3, 6, 12))
+    pose_tolerance: float = Field(0.08, gt=0)
+
+    def window_frames(self) -> int:
+        """How many frames the sliding window spans."""
+        reach = max([self.trajectory_radius, *(offset for one_pass in self.pose_offsets for offset in one_pass)])
+        return 2 * reach + 3
+
+
+class CausalConfig(FrozenConfig):
+    """Fusion that looks back, and ahead by ``lookahead_frames`` at most (fusion/causal.py).
+
+    tolerance: relative gap of two disparities at which they count half. memory: how many frames the past may weigh,
+    less where frames differ by under steady_below from the past, so that steady input is left as it is.
+    leak: share of the correction of scale and shift that is given up with each frame, so that it cannot drift.
+    reset_below: share of pixels that must have come from the frame before; with less, the past is forgotten.
+    """
+
+    lookahead_frames: int = Field(0, ge=0, le=16)
+    low_band_long_side_px: int = Field(320, ge=32, le=2048)
+    tolerance: float = Field(0.16, gt=0)
+    tolerance_px: float = Field(1.0, gt=0)
+    color_tolerance: float = Field(30.0, gt=0)
+    memory: float = Field(12.0, ge=0)
+    steady_below: float = Field(0.03, gt=0)
+    leak: float = Field(0.1, ge=0, le=1)
+    reset_below: float = Field(0.25, ge=0, le=1)
+    irls_steps: int = Field(4, ge=1, le=20)
+
+
+class RunConfig(FrozenConfig):
+    """Everything that decides the result of a run; specs are written as on the command line."""
+
+    preset: Literal["seed", "offline", "fast", "best"] = "fast"
+    depth: str = "depth-anything-v2-small"
+    semantic: str = "none"
+    panoptic: str = "none"
+    flow: str = "dis"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    commercial: bool = False
+    video: VideoConfig = VideoConfig()
+    geometry: GeometryConfig = GeometryConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
+    fusion: FusionConfig = FusionConfig()
+    causal: CausalConfig = CausalConfig()
+
+
+# Each preset is plain data: the values that differ from RunConfig's own.
+PRESETS: dict[str, dict[str, Any]] = {
+    # The original interface: MiDaS DPT-Large, DeepLabV3, OneFormer.
+    "seed": {"depth": "dpt-large", "semantic": "deeplabv3-resnet101", "panoptic": "oneformer-coco-swin-large"},
+    # No network at all: depth from camera motion, label-free regions.
+    "offline": {"depth": "motion", "semantic": "none", "panoptic": "regions"},
+    # Small models with permissive licences.
+    "fast": {
+        "depth": "depth-anything-v2-small",
+        "semantic": "deeplabv3-mobilenetv3",
+        "panoptic": "oneformer-ade20k-swin-tiny",
+    },
+    # The strongest models with permissive licences.
+    "best": {"depth": "dpt-large", "semantic": "deeplabv3-resnet101", "panoptic": "oneformer-coco-swin-large"},
+}
+
+
+def preset(name: str, **overrides: Any) -> RunConfig:
+    """The configuration of a preset, with top-level fields replaced.
+
+    Raises ConfigError for an unknown preset or field.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset '{name}'", hint=f"Known presets: {', '.join(PRESETS)}")
+    return RunConfig.of({"preset": name, **PRESETS[name], **overrides})
