@@ -1,0 +1,103 @@
+"""What every source of frames is: a description and a stream of batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from itertools import islice
+from types import TracebackType
+
+import numpy as np
+
+from stf_depth.errors import UnreadableVideoError, UsageError
+from stf_depth.types import FrameBatch, Uint8Array, VideoInfo
+
+__all__ = ["VideoReader"]
+
+TimedImage = tuple[Uint8Array, float]
+
+
+class VideoReader(ABC):
+    """Frames of a video or of an image sequence, decoded as they are asked for; memory does not grow with length.
+
+    ``info`` describes the source. Three counters refer to the latest pass. ``failed_frames``: packets or images that
+    could not be decoded. ``damaged_frames``: frames that the decoder calls corrupt (some decoders conceal small damage
+    without a word). ``corrected_times``: frames whose time was missing or did not increase, and was set from the frame
+    rate. Every call of ``batches`` starts a new pass.
+
+    Raises UsageError for an empty range.
+    """
+
+    def __init__(self, *, start_seconds: float, end_seconds: float | None, max_frames: int | None) -> None:
+        if start_seconds < 0 or (end_seconds is not None and end_seconds <= start_seconds):
+            raise UsageError("empty time range", expected="0 <= start < end", got=(start_seconds, end_seconds))
+        if max_frames is not None and max_frames < 1:
+            raise UsageError("no frames asked for", expected="max_frames >= 1", got=max_frames)
+        self._start_seconds = start_seconds
+        self._end_seconds = end_seconds
+        self._max_frames = max_frames
+        self.failed_frames = 0
+        self.damaged_frames = 0
+        self.corrected_times = 0
+        self._passes: list[Generator[FrameBatch]] = []
+
+    @property
+    @abstractmethod
+    def info(self) -> VideoInfo:
+        """What the container and the first frame say."""
+
+    @abstractmethod
+    def _images(self) -> Generator[TimedImage]:
+        """Images (H, W, 3) and times of the range, in order, with the counters kept up to date."""
+
+    def batches(self, size: int) -> Iterator[FrameBatch]:
+        """The frames of the range, ``size`` at a time; the last batch may be shorter.
+
+        Raises UsageError for a size below one, UnreadableVideoError when the range holds no frame.
+        """
+        if size < 1:
+            raise UsageError("a batch needs a frame", expected=">= 1", got=size)
+        self.failed_frames = self.damaged_frames = self.corrected_times = 0
+        self._passes.append(self._batched(size))
+        return self._passes[-1]
+
+    def _batched(self, size: int) -> Generator[FrameBatch]:
+        first = 0
+        with closing(self._images()) as images:
+            for batch in _grouped(islice(images, self._max_frames), size):
+                rgb, seconds = zip(*batch, strict=True)
+                index = np.arange(first, first + len(batch), dtype=np.int64)
+                yield FrameBatch(np.stack(rgb), np.array(seconds, np.float64), index)
+                first += len(batch)
+        if first == 0:
+            span = f"{self._start_seconds} s to {'the end' if self._end_seconds is None else f'{self._end_seconds} s'}"
+            raise UnreadableVideoError("no frame in the range", where=self.info.path, got=span)
+
+    def __iter__(self) -> Iterator[FrameBatch]:
+        return self.batches(1)
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every pass and release its file."""
+        for one in self._passes:
+            one.close()
+        self._passes = []
+
+
+def _grouped(images: Iterable[TimedImage], size: int) -> Iterator[list[TimedImage]]:
+    group: list[TimedImage] = []
+    for image in images:
+        group.append(image)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
