@@ -1,0 +1,117 @@
+"""Depth from any other tool, read by frame number.
+
+| path | read as |
+|---|---|
+| .npz | ``depth`` (T, h, w), optional ``valid``, ``pts_seconds``, ``representation``, ``ambiguity`` |
+| .npy | (T, h, w) |
+| result folder, or its depth.zarr | a result of this package |
+| folder of 16-bit .png | one frame a file; where nothing says otherwise z-depth in millimetres, 0 = none |
+| folder of .exr | one frame a file; channel Z is z-depth in metres |
+| folder of .npy | one frame a file |
+
+Files of a folder are sorted by the numbers in their names. NaN, infinite and negative values are invalid, and so
+is zero in z-depth.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from stf_depth.config import FrozenConfig
+from stf_depth.errors import InputError, ShapeError, SpecError
+from stf_depth.perception.base import BackendInfo, BackendRequest
+from stf_depth.perception.depth.map_files import MapSource, open_maps
+from stf_depth.perception.frames import resize_map
+from stf_depth.types import Ambiguity, BoolArray, DepthMaps, Float32Array, Float64Array, Representation
+
+__all__ = ["PrecomputedDepth"]
+
+log = logging.getLogger(__name__)
+
+
+class PrecomputedOptions(FrozenConfig):
+    """representation, ambiguity: what the values mean, over what the file says.
+
+    unit_m: metres in one unit of metric z-depth. offset: maps to skip, for a video that starts later.
+    """
+
+    representation: Representation | None = None
+    ambiguity: Ambiguity | None = None
+    unit_m: float | None = Field(None, gt=0)
+    offset: int = Field(0, ge=0)
+
+
+class PrecomputedDepth:
+    """Maps on disk as depth of a video.
+
+    Raises InputNotFoundError and InputError for a path that holds no maps, SpecError when neither the files nor the
+    options say what the values mean.
+    """
+
+    def __init__(self, request: BackendRequest) -> None:
+        path = Path(request.location)
+        self._path = path
+        self._maps: MapSource = open_maps(path)
+        given = PrecomputedOptions.of(request.options).model_dump(exclude_none=True)
+        stated = {**self._maps.stated, **given}
+        if "representation" not in stated and self._maps.assumed:
+            log.warning("%s: taken as z-depth in millimetres; ?representation=... says otherwise", path)
+            stated = {**self._maps.assumed, **stated}
+        self._options = PrecomputedOptions.of({"ambiguity": "affine", **stated})
+        if self._options.representation is None or "ambiguity" not in stated:
+            hint = f"precomputed:{path}?representation=disparity&ambiguity=affine, or z_depth and metric"
+            raise SpecError("the meaning of the depth is not stated", where=path, hint=f"Write for example {hint}")
+        self.info: BackendInfo = request.info(
+            self._maps.digest(), representation=self._options.representation, ambiguity=self._options.ambiguity
+        )
+
+    def __len__(self) -> int:
+        return max(0, len(self._maps) - self._options.offset)
+
+    @property
+    def pts_seconds(self) -> Float64Array | None:
+        """(T,) times of the maps where the file has them."""
+        times = self._maps.pts_seconds
+        return None if times is None else times[self._options.offset :]
+
+    def check_length(self, frame_count: int) -> None:
+        """Raise ShapeError unless there is one map for each of ``frame_count`` frames."""
+        if len(self) != frame_count:
+            what = "precomputed depth needs one map for each frame"
+            raise ShapeError(what, where=self._path, expected=frame_count, got=len(self))
+
+    def read(self, index: Sequence[int]) -> DepthMaps:
+        """Frame numbers -> maps (N, h, w), at the size of the first of them.
+
+        Raises ShapeError for a frame without a map.
+        """
+        pairs = [self._map(int(number)) for number in index]
+        size = pairs[0][0].shape if pairs else (1, 1)
+        values = [resize_map(values, size, "nearest") for values, _ in pairs]
+        valid = [resize_map(valid, size, "nearest") for _, valid in pairs]
+        representation, ambiguity = self._meaning()
+        maps = DepthMaps.of(np.stack(values) if values else np.zeros((0, 1, 1)), representation, ambiguity)
+        kept = maps.valid & np.stack(valid) if valid else maps.valid
+        return DepthMaps(np.where(kept, maps.depth, np.float32(0)), kept, representation, ambiguity)
+
+    def _meaning(self) -> tuple[Representation, Ambiguity]:
+        if self._options.representation is None or self._options.ambiguity is None:
+            raise InputError("the meaning of the depth is not stated", where=self._path)
+        return self._options.representation, self._options.ambiguity
+
+    def _map(self, number: int) -> tuple[Float32Array, BoolArray]:
+        if not 0 <= number < len(self):
+            what = "no precomputed map for this frame"
+            raise ShapeError(what, where=self._path, expected=f"0 to {len(self) - 1}", got=number)
+        values, valid = self._maps.read(number + self._options.offset)
+        is_metric_z = self._meaning() == (Representation.Z_DEPTH, Ambiguity.METRIC)
+        if is_metric_z and self._options.unit_m is not None:
+            values = values * np.float32(self._options.unit_m)
+        with np.errstate(invalid="ignore"):
+            usable = np.isfinite(values) & (values >= 0)
+        return values, usable if valid is None else usable & valid
