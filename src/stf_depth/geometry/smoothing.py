@@ -1,0 +1,100 @@
+"""Edge-aware smoothing of weighted values: the domain transform's recursive filter (Gastal and Oliveira, 2011).
+
+y_i = (1 - a_i) x_i + a_i y_{i-1} along rows and columns, both ways, with a_i = exp(-sqrt(2) s_i / sigma) and
+s_i = 1 + (sigma_s / sigma_r) |I_i - I_{i-1}| the distance that a colour edge adds to one pixel. Filtering the
+moments of weighted values fits a plane to each pixel's surroundings on its own side of the edges, which carries depth
+into pixels without weight.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from stf_depth.config import GeometryConfig
+from stf_depth.geometry.arrays import as_float32, as_uint8
+from stf_depth.types import Float32Array, Uint8Array
+
+__all__ = ["EdgeAwareSmoother", "complete"]
+
+
+class EdgeAwareSmoother:
+    """Smooths along one picture's surfaces; built once for each picture, used for several maps.
+
+    rgb: (H, W, 3) uint8 guide. sigma_space_px: reach in flat regions. sigma_color: colour difference (0..1, summed
+    over channels) that stops as much as ``sigma_space_px`` pixels do.
+    """
+
+    def __init__(self, rgb: Uint8Array, *, sigma_space_px: float, sigma_color: float, iterations: int = 2) -> None:
+        guide = rgb.astype(np.float32) / 255
+        slope = sigma_space_px / sigma_color
+        across = 1 + slope * np.abs(np.diff(guide, axis=1)).sum(-1)
+        down = 1 + slope * np.abs(np.diff(guide, axis=0)).sum(-1)
+        self._passes = []
+        for step in range(iterations):
+            share = 2 ** (iterations - step - 1) * np.sqrt(3 / (4**iterations - 1))
+            rate = np.float32(-np.sqrt(2) / (sigma_space_px * share))
+            # Time runs along the first axis of each, so that a step of the recursion is one contiguous row.
+            self._passes.append((np.exp(rate * across.T).copy(), np.exp(rate * down)))
+
+    def plane(self, values: Float32Array, weight: Float32Array, *, min_spread: float) -> Float32Array:
+        """Value at each pixel of the plane a + b x + c y that fits its surroundings best, (H, W) float32.
+
+        Planes in space are planes in disparity. Minimises the weighted squares with the filter's own weights;
+        min_spread, a share of the long side, keeps slopes small that rest on data spread over less than that.
+        """
+        height, width = values.shape
+        scale = np.float32(1 / max(height, width))
+        x = ((np.arange(width, dtype=np.float32) - width / 2) * scale)[None] * np.ones((height, 1), np.float32)
+        y = ((np.arange(height, dtype=np.float32) - height / 2) * scale)[:, None] * np.ones((1, width), np.float32)
+        terms = (np.ones_like(x), x, y, x * x, x * y, y * y, values, x * values, y * values)
+        total, *sums = self.filter(np.stack([weight * term for term in terms]))
+        mx, my, xx, xy, yy, mean, xv, yv = (part / np.maximum(total, np.float32(1e-12)) for part in sums)
+        ridge = np.float32(min_spread**2)
+        xx, yy, xy = xx - mx * mx + ridge, yy - my * my + ridge, xy - mx * my
+        xv, yv = xv - mx * mean, yv - my * mean
+        determinant = xx * yy - xy * xy
+        fitted = mean + ((xv * yy - yv * xy) * (x - mx) + (yv * xx - xv * xy) * (y - my)) / determinant
+        return np.asarray(fitted, np.float32)
+
+    def filter(self, channels: Float32Array) -> Float32Array:
+        """Filter each of channels (C, H, W) float32."""
+        across = np.ascontiguousarray(channels.transpose(2, 0, 1))
+        for along_x, along_y in self._passes:
+            _recurse(across, along_x[:, None, :])
+            down = np.ascontiguousarray(across.transpose(2, 1, 0))
+            _recurse(down, along_y[:, None, :])
+            across = np.ascontiguousarray(down.transpose(2, 1, 0))
+        return np.ascontiguousarray(across.transpose(1, 2, 0))
+
+
+def _recurse(signal: Float32Array, factor: Float32Array) -> None:
+    """In place y_i += a_i (y_{i-1} - y_i), then the same from the other end; the first axis is the run."""
+    for i in range(1, len(signal)):
+        signal[i] += factor[i - 1] * (signal[i - 1] - signal[i])
+    for i in range(len(signal) - 2, -1, -1):
+        signal[i] += factor[i] * (signal[i + 1] - signal[i])
+
+
+def complete(
+    rgb: Uint8Array, values: Float32Array, weight: Float32Array, config: GeometryConfig, *, near_px: float
+) -> Float32Array:
+    """Values where they carry weight, and the planes of the surroundings where they do not; (H, W) float32.
+
+    A wide fit at half the resolution says what a pixel without weight should be; a fit over near_px pixels then takes
+    it as one more, faint measurement.
+    """
+    height, width = values.shape
+    half = (max(1, width // 2), max(1, height // 2))
+    small = [as_float32(cv2.resize(part, half, interpolation=cv2.INTER_AREA)) for part in (values * weight, weight)]
+    small_value = as_float32(small[0] / np.maximum(small[1], np.float32(1e-12)))
+    picture = as_uint8(cv2.resize(rgb, half, interpolation=cv2.INTER_AREA))
+    wide = EdgeAwareSmoother(picture, sigma_space_px=config.complete_px / 2, sigma_color=config.smooth_color)
+    far = wide.plane(small_value, small[1], min_spread=config.plane_spread)
+    sure = weight > np.float32(0.05) * weight.max(initial=0)
+    low, high = np.percentile(values[sure], (1, 99)) if sure.any() else (0.0, np.inf)
+    far = as_float32(cv2.resize(np.clip(far, 0.7 * low, 1.3 * high), (width, height)))
+    both = weight + np.float32(config.complete_weight)
+    mixed = (weight * values + np.float32(config.complete_weight) * far) / both
+    near = EdgeAwareSmoother(rgb, sigma_space_px=near_px, sigma_color=config.smooth_color)
+    return np.maximum(near.plane(mixed, both, min_spread=config.plane_spread), np.float32(config.min_disparity))

@@ -1,0 +1,192 @@
+"""Point tracks through a shot by KLT, and the key frames that they define.
+
+Corners are followed from frame to frame (Shi-Tomasi, pyramidal Lucas-Kanade) and kept where tracking them back
+returns to the start. A frame becomes a key frame when the picture has moved on enough since the last one, so a slow
+camera gives few and a fast one many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stf_depth.config import GeometryConfig
+from stf_depth.errors import ShapeError
+from stf_depth.geometry.arrays import as_uint8
+from stf_depth.types import BoolArray, Float32Array, Frames, Role, Uint8Array
+
+__all__ = ["Tracks", "trackable_mask", "tracks_of"]
+
+Int64Array = NDArray[np.int64]
+
+_MIN_LINKS = 12  # fewer common points say nothing about a frame's displacement
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Where each tracked point is seen, frame by frame.
+
+    offsets: (T + 1,) int64; the points of frame t are rows ``offsets[t]:offsets[t + 1]`` of ``ids`` (M,) int64 and
+    ``xy_px`` (M, 2) float32. key_frames: (K,) int64, increasing. sharpness: (T,) float32, mean absolute Laplacian,
+    to compare frames of one shot. wh: image size in pixels.
+    """
+
+    offsets: Int64Array
+    ids: Int64Array
+    xy_px: Float32Array
+    key_frames: Int64Array
+    sharpness: Float32Array
+    wh: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def frame(self, index: int) -> tuple[Int64Array, Float32Array]:
+        """Ids (n,), increasing, and positions (n, 2) in frame ``index``."""
+        rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+        return self.ids[rows], self.xy_px[rows]
+
+    def common(self, first: int, second: int) -> tuple[Int64Array, Int64Array]:
+        """Row numbers within frames ``first`` and ``second`` of the points that both see."""
+        _, rows_first, rows_second = np.intersect1d(
+            self.frame(first)[0], self.frame(second)[0], assume_unique=True, return_indices=True
+        )
+        return rows_first, rows_second
+
+    def displacement_px(self, first: int, second: int, percentile: float) -> float:
+        """Percentile of how far common points moved, NaN with too few of them."""
+        a, b = self.common(first, second)
+        if len(a) < _MIN_LINKS:
+            return float("nan")
+        moved = self.frame(second)[1][b] - self.frame(first)[1][a]
+        return float(np.percentile(np.hypot(moved[:, 0], moved[:, 1]), percentile))
+
+
+def trackable_mask(roles: Uint8Array, width: int, height: int) -> Uint8Array:
+    """255 where points may be tracked, 0 on sky and movers and close to them; (height, width) uint8."""
+    banned = np.isin(roles, (Role.SKY, Role.MOVER)).astype(np.uint8)
+    banned = as_uint8(cv2.resize(banned, (width, height), interpolation=cv2.INTER_NEAREST))
+    margin = 2 * max(2, round(max(width, height) / 160)) + 1
+    grown = cv2.dilate(banned, np.ones((margin, margin), np.uint8))
+    return (255 * (1 - grown)).astype(np.uint8)
+
+
+def tracks_of(rgb: Frames, roles: Frames | None, config: GeometryConfig) -> Tracks:
+    """Track points through all frames; reads each frame once and keeps two.
+
+    rgb: (T, H, W, 3) uint8. roles: (T, h, w) uint8 of ``Role`` at any size, or None. Raises ShapeError for other
+    shapes; a picture without corners gives frames without points.
+    """
+    if len(rgb.shape) != 4 or rgb.shape[-1] != 3:
+        raise ShapeError("tracking needs RGB frames", expected="(T, H, W, 3) uint8", got=rgb.shape)
+    if roles is not None and len(roles) != len(rgb):
+        raise ShapeError("one role map for each frame", expected=len(rgb), got=len(roles))
+    tracker = _Tracker((int(rgb.shape[2]), int(rgb.shape[1])), config)
+    for gray, mask in _gray_frames(rgb, roles):
+        tracker.push(gray, mask)
+    return tracker.finish()
+
+
+def _gray_frames(rgb: Frames, roles: Frames | None) -> Iterator[tuple[Uint8Array, Uint8Array | None]]:
+    height, width = int(rgb.shape[1]), int(rgb.shape[2])
+    for index in range(len(rgb)):
+        gray = as_uint8(cv2.cvtColor(np.asarray(rgb[index]), cv2.COLOR_RGB2GRAY))
+        mask = None if roles is None else trackable_mask(np.asarray(roles[index]), width, height)
+        yield gray, mask
+
+
+class _Tracker:
+    """Takes frames in order and remembers where each point was."""
+
+    def __init__(self, wh: tuple[int, int], config: GeometryConfig) -> None:
+        self._wh, self._config = wh, config
+        self._previous: Uint8Array | None = None
+        self._ids: Int64Array = np.zeros(0, np.int64)
+        self._xy: Float32Array = np.zeros((0, 2), np.float32)
+        self._key_xy: Float32Array = self._xy  # where the live points were at the last key frame
+        self._next_id, self._key_count, self._full_count = 0, 0, 0
+        self._frames: list[tuple[Int64Array, Float32Array]] = []
+        self._key_frames: list[int] = []
+        self._sharpness: list[float] = []
+
+    def push(self, gray: Uint8Array, mask: Uint8Array | None) -> None:
+        if self._previous is not None and len(self._ids):
+            self._follow(self._previous, gray, mask)
+        if self._is_key_frame():
+            self._begin_key_frame(gray, mask)
+        self._previous = gray
+        self._sharpness.append(float(np.abs(cv2.Laplacian(gray, cv2.CV_16S)).mean()))
+        self._frames.append((self._ids.copy(), self._xy.copy()))
+
+    def _follow(self, previous: Uint8Array, gray: Uint8Array, mask: Uint8Array | None) -> None:
+        points = self._xy[:, None]
+        ahead, found = self._track(previous, gray, points)
+        back, returned = self._track(gray, previous, ahead)
+        error = np.linalg.norm((back - points)[:, 0], axis=1)
+        kept = (found[:, 0] > 0) & (returned[:, 0] > 0) & (error < self._config.track_forward_backward_px)
+        kept &= self._is_inside(ahead[:, 0], mask)
+        self._ids, self._xy, self._key_xy = self._ids[kept], ahead[kept, 0], self._key_xy[kept]
+
+    def _track(self, source: Uint8Array, target: Uint8Array, points: Float32Array) -> tuple[Any, Any]:
+        window = (self._config.track_window_px, self._config.track_window_px)
+        ahead = np.empty_like(points)
+        moved, found, _ = cv2.calcOpticalFlowPyrLK(
+            source, target, points, ahead, winSize=window, maxLevel=self._config.track_levels
+        )
+        return moved, found
+
+    def _is_inside(self, xy: Float32Array, mask: Uint8Array | None) -> BoolArray:
+        width, height = self._wh
+        inside: BoolArray = (xy >= 0).all(1) & (xy[:, 0] <= width - 1) & (xy[:, 1] <= height - 1)
+        if mask is not None:
+            column, row = np.clip(np.rint(xy), 0, (width - 1, height - 1)).astype(int).T
+            inside &= mask[row, column] > 0
+        return inside
+
+    def _is_key_frame(self) -> bool:
+        if not self._frames or len(self._ids) < self._config.keyframe_survival * self._key_count:
+            return True
+        if len(self._ids) < _MIN_LINKS:
+            return False
+        moved = np.linalg.norm(self._xy - self._key_xy, axis=1)
+        return bool(np.percentile(moved, 60) > self._config.keyframe_motion * self._wh[0])
+
+    def _begin_key_frame(self, gray: Uint8Array, mask: Uint8Array | None) -> None:
+        self._key_frames.append(len(self._frames))
+        if len(self._ids) < self._config.track_top_up * max(self._full_count, 1):
+            self._add_corners(gray, mask)
+        self._key_xy, self._key_count = self._xy.copy(), len(self._ids)
+
+    def _add_corners(self, gray: Uint8Array, mask: Uint8Array | None) -> None:
+        room = self._config.track_corners - len(self._ids)
+        distance = max(3.0, self._config.track_spacing * max(self._wh))
+        free = np.full(gray.shape, 255, np.uint8) if mask is None else mask.copy()
+        for x, y in self._xy:
+            cv2.circle(free, (round(float(x)), round(float(y))), round(distance), 0, -1)
+        corners = cv2.goodFeaturesToTrack(gray, max(room, 1), self._config.track_quality, distance, mask=free)
+        if corners is not None and room > 0:
+            new = corners[:, 0].astype(np.float32)
+            self._ids = np.concatenate([self._ids, self._next_id + np.arange(len(new))])
+            self._xy = np.concatenate([self._xy, new])
+            self._next_id += len(new)
+        self._full_count = len(self._ids)
+
+    def finish(self) -> Tracks:
+        """The last frame always ends as a key frame, so that no pose is extrapolated."""
+        last = len(self._frames) - 1
+        if last >= 0 and self._key_frames[-1] != last:
+            self._key_frames.append(last)
+        counts = [len(ids) for ids, _ in self._frames]
+        return Tracks(
+            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            ids=np.concatenate([ids for ids, _ in self._frames] or [self._ids]),
+            xy_px=np.concatenate([xy for _, xy in self._frames] or [self._xy]),
+            key_frames=np.array(self._key_frames, np.int64),
+            sharpness=np.array(self._sharpness, np.float32),
+            wh=self._wh,
+        )
