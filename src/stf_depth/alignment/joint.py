@@ -1,0 +1,203 @@
+"""Per-frame scale, shift and coarse log-disparity grid of a whole shot, solved together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import sparse
+
+from stf_depth.alignment.links import Anchors, Links
+from stf_depth.alignment.solve import GridBasis, Rows, solve_rows
+from stf_depth.config import AlignmentConfig
+from stf_depth.types import Float32Array, Float64Array, Int32Array
+
+__all__ = ["MAX_SHIFT_TERM", "Alignment", "align_shot"]
+
+_SURE = 0.55  # anchors above this weight are taken at their word
+_MIN_SURE = 200
+_PRIORS = ("scale_prior", "shift_prior", "grid_prior")
+MAX_SHIFT_TERM = 4.0  # far pixels, where 1 / disparity grows without bound, must not rule the shift
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Corrections of a shot: log d' = u + scale_t + shift_t m / exp(u) + B(x) grid_t, with u = log d.
+
+    log_scale, shift: (T,) float32. level: the shot's median u, m = exp(level). grid: (T, rows, columns) float32.
+    link_noise: robust spread of the links' log-disparity differences before alignment and after it. anchor_noise:
+    robust spread of what the surest anchors lack, after alignment; None with too few of them.
+    """
+
+    log_scale: Float32Array
+    shift: Float32Array
+    level: float
+    grid: Float32Array
+    link_noise: tuple[float, float]
+    anchor_noise: float | None
+
+
+def shift_term(log_disparity: Float32Array, level: float) -> Float32Array:
+    """exp(level - u), limited: how log disparity answers to a small shift."""
+    term: Float32Array = np.minimum(np.exp(level - log_disparity), MAX_SHIFT_TERM)
+    return term
+
+
+def align_shot(links: Links, anchors: Anchors, frame_count: int, aspect: float, config: AlignmentConfig) -> Alignment:
+    """Solve all frames' corrections so that linked points agree and anchored points meet their targets.
+
+    First scale and shift of every frame at once; then, in blocks of frames that overlap by the longest span, the grids.
+    Priors hold every unknown near zero: without anchors, only what varies faster than the prior's period is corrected,
+    so true changes of distance are kept. aspect: image width / height.
+    """
+    level = float(np.median(links.log_disparity)) if len(links) else 0.0
+    if _is_still(links, config):
+        config = config.model_copy(update={name: config.still_prior * getattr(config, name) for name in _PRIORS})
+    basis = _basis(aspect, config)
+    log_scale, shift = _solve_affine(links, anchors, frame_count, level, config)
+    links_left, anchors_left = _corrected(links, anchors, log_scale, shift, level)
+    grid = np.zeros((frame_count, basis.size))
+    if config.grid:
+        grid = _solve_grid(links_left, anchors_left, frame_count, basis, config)
+    links_grid, anchors_grid = _gridded(links_left, anchors_left, grid, basis)
+    shape = (frame_count, basis.rows, basis.columns)
+    return Alignment(
+        log_scale.astype(np.float32),
+        shift.astype(np.float32),
+        level,
+        grid.reshape(shape).astype(np.float32),
+        (_link_spread(links), _link_spread(links_grid)),
+        _anchor_spread(anchors_grid),
+    )
+
+
+def _is_still(links: Links, config: AlignmentConfig) -> bool:
+    """Whether most of the picture stays where it is, so that its distances cannot have changed."""
+    far = links.frame[:, 1] - links.frame[:, 0] == max(config.spans)
+    if not far.any():
+        return False
+    moved = np.abs(links.xy[far, 1] - links.xy[far, 0]).max(1)
+    return bool(np.median(moved) < config.still_motion)
+
+
+def _basis(aspect: float, config: AlignmentConfig) -> GridBasis:
+    columns = config.grid_columns if aspect >= 1 else max(2, round(config.grid_columns * aspect))
+    rows = max(2, round(config.grid_columns / aspect)) if aspect >= 1 else config.grid_columns
+    return GridBasis(columns, rows)
+
+
+def _solve_affine(
+    links: Links, anchors: Anchors, frame_count: int, level: float, config: AlignmentConfig
+) -> tuple[Float64Array, Float64Array]:
+    if not config.affine:
+        return np.zeros(frame_count), np.zeros(frame_count)
+    ends = [
+        (links.frame[:, end], np.stack([np.ones(len(links)), shift_term(links.log_disparity[:, end], level)], 1))
+        for end in (0, 1)
+    ]
+    at = (anchors.frame, np.stack([np.ones(len(anchors.frame)), shift_term(anchors.log_disparity, level)], 1))
+    rows = _rows(links, anchors, ends, at, 2, frame_count, config)
+    prior = sparse.diags(np.tile([config.scale_prior, config.shift_prior], frame_count), format="csr")
+    solution = _solve(rows, prior, 2, config).reshape(frame_count, 2)
+    return solution[:, 0], solution[:, 1]
+
+
+def _solve_grid(
+    links: Links, anchors: Anchors, frame_count: int, basis: GridBasis, config: AlignmentConfig
+) -> Float64Array:
+    grid = np.zeros((frame_count, basis.size))
+    margin = max(config.spans)
+    for start in range(0, frame_count, config.block_frames):
+        stop = min(frame_count, start + config.block_frames)
+        low, high = max(0, start - margin), min(frame_count, stop + margin)
+        solved = _solve_block(links.within(low, high), anchors.within(low, high), low, high - low, basis, config)
+        grid[start:stop] = solved[start - low : stop - low]
+    return grid
+
+
+def _solve_block(
+    links: Links, anchors: Anchors, first: int, count: int, basis: GridBasis, config: AlignmentConfig
+) -> Float64Array:
+    ends = [(links.frame[:, end] - first, basis.weights(links.xy[:, end])) for end in (0, 1)]
+    dense = [(frame, _spread_weights(*weights, basis.size)) for frame, weights in ends]
+    at = (anchors.frame - first, _spread_weights(*basis.weights(anchors.xy), basis.size))
+    rows = _rows(links, anchors, dense, at, basis.size, count, config)
+    smooth = basis.smoothness()
+    one = config.grid_smoothness * (smooth.T @ smooth) + config.grid_prior * sparse.identity(basis.size)
+    prior = sparse.kron(sparse.identity(count), one / basis.size, format="csr")
+    return _solve(rows, prior, basis.size, config).reshape(count, basis.size)
+
+
+def _solve(rows: Rows, prior: sparse.csr_matrix, unknowns: int, config: AlignmentConfig) -> Float64Array:
+    bandwidth = min((max(config.spans) + 1) * unknowns, prior.shape[0]) - 1
+    return solve_rows(rows, prior, bandwidth, scale_floor=config.robust_scale_floor, iterations=config.iterations)
+
+
+def _spread_weights(index: Int32Array, weight: Float32Array, size: int) -> sparse.csr_matrix:
+    row = np.repeat(np.arange(len(index)), index.shape[1])
+    return sparse.csr_matrix((weight.ravel().astype(np.float64), (row, index.ravel())), (len(index), size))
+
+
+def _rows(
+    links: Links,
+    anchors: Anchors,
+    ends: list[tuple[Int32Array, Float64Array]] | list[tuple[Int32Array, sparse.csr_matrix]],
+    at: tuple[Int32Array, Float64Array] | tuple[Int32Array, sparse.csr_matrix],
+    unknowns: int,
+    frame_count: int,
+    config: AlignmentConfig,
+) -> Rows:
+    """Stack B_j theta_j - B_i theta_i = u_i - u_j of the links over B theta = target - u of the anchors."""
+    first, second = (_placed(frame, basis, unknowns, frame_count) for frame, basis in ends)
+    anchored = _placed(at[0], at[1], unknowns, frame_count)
+    matrix = sparse.vstack([second - first, anchored], format="csr")
+    link_target = links.log_disparity[:, 0] + links.change - links.log_disparity[:, 1]
+    target = np.concatenate([link_target, anchors.target - anchors.log_disparity]).astype(np.float64)
+    per_frame = config.sample_columns**2
+    weight = np.concatenate([links.weight, config.anchor_weight * anchors.weight]).astype(np.float64) / per_frame
+    return Rows(matrix, target, weight)
+
+
+def _placed(
+    frame: Int32Array, basis: Float64Array | sparse.csr_matrix, unknowns: int, frame_count: int
+) -> sparse.csr_matrix:
+    part = sparse.coo_matrix(basis)
+    column = frame[part.row].astype(np.int64) * unknowns + part.col
+    return sparse.csr_matrix((part.data, (part.row, column)), (len(frame), unknowns * frame_count))
+
+
+def _corrected(
+    links: Links, anchors: Anchors, log_scale: Float64Array, shift: Float64Array, level: float
+) -> tuple[Links, Anchors]:
+    def moved(u: Float32Array, frame: Int32Array) -> Float32Array:
+        result: Float32Array = (u + log_scale[frame] + shift[frame] * shift_term(u, level)).astype(np.float32)
+        return result
+
+    left = replace(links, log_disparity=moved(links.log_disparity, links.frame))
+    value = moved(anchors.log_disparity, anchors.frame)
+    return left, replace(anchors, log_disparity=value)
+
+
+def _gridded(links: Links, anchors: Anchors, grid: Float64Array, basis: GridBasis) -> tuple[Links, Anchors]:
+    def moved(u: Float32Array, frame: Int32Array, xy: Float32Array) -> Float32Array:
+        index, weight = basis.weights(xy)
+        result: Float32Array = (u + (grid[frame[:, None], index] * weight).sum(1)).astype(np.float32)
+        return result
+
+    ends = [moved(links.log_disparity[:, end], links.frame[:, end], links.xy[:, end]) for end in (0, 1)]
+    value = moved(anchors.log_disparity, anchors.frame, anchors.xy)
+    return replace(links, log_disparity=np.stack(ends, 1)), replace(anchors, log_disparity=value)
+
+
+def _link_spread(links: Links) -> float:
+    if not len(links):
+        return 0.0
+    return float(1.48 * np.median(np.abs(links.log_disparity[:, 1] - links.log_disparity[:, 0] - links.change)))
+
+
+def _anchor_spread(anchors: Anchors) -> float | None:
+    sure = anchors.weight > _SURE
+    if sure.sum() < _MIN_SURE:
+        return None
+    lacking = (anchors.target - anchors.log_disparity)[sure]
+    return float(1.48 * np.median(np.abs(lacking - np.median(lacking))))
