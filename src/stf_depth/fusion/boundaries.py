@@ -1,0 +1,115 @@
+"""Depth edges moved to segment borders, without halos."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+__all__ = ["border_support", "snap_to_segments"]
+
+
+def snap_to_segments(
+    log_disparity: Tensor, segments: Tensor, rgb: Tensor, *, radius_px: int, min_contrast: float, min_support: float
+) -> Tensor:
+    """Replace values within ``radius_px`` of a segment border by what the inside of the same segment continues to.
+
+    The inside grows outwards one pixel at a time, each new pixel the mean of its known neighbours of the same segment,
+    held within the range of the old values nearby, so that nothing overshoots. It is used where both hold: the two
+    sides differ by more than ``min_contrast``, and the image has its edge at the border: gradients there exceed those
+    beside it ``min_support`` times. A shifted or invented mask fails the second, and leaves the depth as it is.
+    log_disparity: (1, 1, H, W). segments: (1, 1, H, W) int32, 0 unlabelled. rgb: (1, 3, H, W) in [0, 1].
+    """
+    border = _border(segments)
+    near = _dilate(border, radius_px)
+    known = ((near < 0.5) & (segments > 0)).to(log_disparity)
+    if not bool((near * (segments > 0)).any()) or not bool(known.any()):
+        return log_disparity
+    value, filled = _grow(log_disparity, known, segments, radius_px + 1)
+    low, high = _range_around(log_disparity, radius_px + 1)
+    value = torch.maximum(torch.minimum(value, high), low)
+    contrast = ((high - low) > min_contrast).to(value)
+    accept = near * filled * contrast * _support(border, near, rgb, radius_px, min_support)
+    return log_disparity + accept * (value - log_disparity)
+
+
+def _border(segments: Tensor) -> Tensor:
+    """1 on both pixels of every pair of 4-neighbours with different ids, neither of them unlabelled."""
+    border = torch.zeros(segments.shape, dtype=torch.float32, device=segments.device)
+    across = _differ(segments[..., :, 1:], segments[..., :, :-1])
+    down = _differ(segments[..., 1:, :], segments[..., :-1, :])
+    border[..., :, 1:] += across
+    border[..., :, :-1] += across
+    border[..., 1:, :] += down
+    border[..., :-1, :] += down
+    return border.clamp(max=1)
+
+
+def _differ(first: Tensor, second: Tensor) -> Tensor:
+    return ((first != second) & (first > 0) & (second > 0)).float()
+
+
+def _dilate(mask: Tensor, radius_px: int) -> Tensor:
+    return F.max_pool2d(mask, 2 * radius_px + 1, stride=1, padding=radius_px)
+
+
+def _range_around(values: Tensor, radius_px: int) -> tuple[Tensor, Tensor]:
+    return -_dilate(-values, radius_px), _dilate(values, radius_px)
+
+
+def _grow(values: Tensor, known: Tensor, segments: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    value = values * known
+    for _ in range(steps):
+        total, count = torch.zeros_like(value), torch.zeros_like(value)
+        for axis, shift in ((2, 1), (2, -1), (3, 1), (3, -1)):
+            same = (_shifted(segments, axis, shift) == segments).to(value) * _shifted(known, axis, shift)
+            total = total + same * _shifted(value, axis, shift)
+            count = count + same
+        new = (1 - known) * (count > 0)
+        value = value + new * total / count.clamp(min=1)
+        known = known + new
+    return value, known
+
+
+def _shifted(values: Tensor, axis: int, shift: int) -> Tensor:
+    """Values moved by one along the axis; what enters at the border is 0."""
+    moved = torch.zeros_like(values)
+    count = values.shape[axis] - 1
+    start, source = (1, 0) if shift > 0 else (0, 1)
+    moved.narrow(axis, start, count).copy_(values.narrow(axis, source, count))
+    return moved
+
+
+def border_support(segments: Tensor, rgb: Tensor, *, radius_px: int, slack_px: int, min_support: float) -> float:
+    """Share of a mask's border that lies within ``slack_px`` of an image edge: [0, 1], 1 where there is no border.
+
+    segments: (1, 1, H, W) int32, 0 unlabelled. rgb: (1, 3, H, W) in [0, 1].
+    """
+    border = _border(segments)
+    if not bool(border.any()):
+        return 1.0
+    near = _dilate(border, radius_px)
+    blunt = F.avg_pool2d(rgb, 2 * slack_px + 1, stride=1, padding=slack_px)
+    support = _support(border, near, blunt, radius_px, min_support, slack_px)
+    return float((support * border).sum() / border.sum())
+
+
+def _support(
+    border: Tensor, near: Tensor, rgb: Tensor, radius_px: int, min_support: float, slack_px: int = 1
+) -> Tensor:
+    """0 to 1: how much stronger image gradients are on the border than beside it, in a neighbourhood of each pixel."""
+    gradient = torch.zeros_like(border)
+    gradient[..., :, 1:] += (rgb[..., :, 1:] - rgb[..., :, :-1]).abs().amax(1, keepdim=True)
+    gradient[..., 1:, :] += (rgb[..., 1:, :] - rgb[..., :-1, :]).abs().amax(1, keepdim=True)
+    side = 4 * radius_px + 1
+    thick = _dilate(border, slack_px)
+    beside = near * (1 - thick)
+    at_border = _mean_over(gradient, thick, side)
+    elsewhere = _mean_over(gradient, beside, side)
+    ratio = at_border / (min_support * (elsewhere + 0.004))
+    return ((ratio - 0.8) / 0.4).clamp(0, 1)
+
+
+def _mean_over(values: Tensor, mask: Tensor, side: int) -> Tensor:
+    mass = F.avg_pool2d(mask, side, stride=1, padding=side // 2)
+    return F.avg_pool2d(values * mask, side, stride=1, padding=side // 2) / mass.clamp(min=1e-6)

@@ -1,0 +1,58 @@
+"""How much fusion has to add to a shot: the abstain rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stf_depth.alignment.joint import Alignment
+from stf_depth.config import FusionConfig
+from stf_depth.fusion.reader import LowFrame
+
+__all__ = ["Evidence", "confidence_of", "weigh_evidence"]
+
+_MAX_GAIN = 25.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the shot's own residuals say.
+
+    strength: [0, 1], share of the correction that is applied. structure_gain: the structure's weight against the
+    network's, 0 where the network agrees with the structure as well as the structure with itself. network_noise:
+    spread of log disparity between the aligned network and the sure structure.
+    """
+
+    strength: float = 1.0
+    structure_gain: float = 1.0
+    network_noise: float = 0.1
+
+
+def weigh_evidence(alignment: Alignment, config: FusionConfig) -> Evidence:
+    """Compare the residuals of links and anchors with what a steady and correct input would leave.
+
+    structure_gain = k max(0, (a / s)^2 - 1), a the spread of the anchors after alignment, s the structure's own noise:
+    the ratio of the two variances, as inverse-variance weights need it. strength goes from 0 to 1 while the
+    links' spread goes from the noise of flow to 1.4 times that, or while the gain goes from 0 to 1/4.
+    """
+    noise = alignment.anchor_noise
+    excess = 0.0 if noise is None else max(0.0, (noise / config.structure_noise) ** 2 - 1)
+    gain = min(_MAX_GAIN, config.structure_gain * excess)
+    if not config.abstain:
+        return Evidence(1.0, max(gain, 0.1), noise or 0.0)
+    flicker = (alignment.link_noise[0] / config.abstain_noise) ** 2 - 1
+    return Evidence(min(1.0, max(0.0, flicker, 4 * gain)), gain, noise or 0.0)
+
+
+def confidence_of(value: Tensor, weight: Tensor, low: LowFrame, evidence: Evidence) -> Tensor:
+    """Confidence in [0, 1] that ranks errors: how much evidence stands behind a value, and whether it agrees.
+
+    w / (w + k) (1 + s exp(-|u - q| / n)) / 2 with w the filter's sum of weights, q the structure, s its
+    confidence and n the network's noise. All (1, 1, h, w).
+    """
+    scale = 0.05 + evidence.network_noise
+    agreement = torch.exp(-(value - low.structure).abs() / scale)
+    sure = low.structure_confidence
+    return weight / (weight + 4) * (0.5 + 0.5 * sure * agreement) * low.valid

@@ -1,0 +1,140 @@
+"""The chain from a frame's inputs to its fused low band, each stage kept for the frames of the window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from stf_depth.alignment.joint import MAX_SHIFT_TERM, Alignment
+from stf_depth.config import AlignmentConfig, FusionConfig
+from stf_depth.fusion.evidence import Evidence, weigh_evidence
+from stf_depth.fusion.planes import flatten_planes
+from stf_depth.fusion.poses import PoseFilter
+from stf_depth.fusion.prelook import Prelook
+from stf_depth.fusion.reader import FrameCache, LowReader
+from stf_depth.fusion.structure import bend_to_structure, blend_structure
+from stf_depth.fusion.trajectory import checked_steps, pixel_grid, trajectory_filter
+from stf_depth.types import CameraPath, Role
+
+__all__ = ["Fields"]
+
+
+class Fields:
+    """Fields of a frame, (1, 2, h, w): log disparity and weight.
+
+    ``aligned``: the network's with its correction. ``blended``: bent to the structure and blended with it.
+    ``filtered``: after the temporal filters.
+    """
+
+    def __init__(
+        self,
+        reader: LowReader,
+        prelook: Prelook,
+        camera: CameraPath | None,
+        align: AlignmentConfig,
+        fuse: FusionConfig,
+    ) -> None:
+        self.reader = reader
+        self.fuse = fuse
+        self.alignment: Alignment | None = None
+        self.evidence = Evidence()
+        window = fuse.window_frames()
+        tolerance = align.tolerance_px
+        self.steps = FrameCache(lambda frame: checked_steps(*reader.flow(frame), tolerance), window)
+        self.has_structure = prelook.structure_unit is not None
+        self.poses: PoseFilter | None = None
+        if camera is not None and prelook.structure_unit is not None and fuse.pose_filter and fuse.pose_offsets:
+            self.poses = PoseFilter(camera, prelook.structure_unit, reader.size, fuse.pose_tolerance)
+        self.blended = FrameCache(self._blended, window)
+        self._passes = [self.blended]
+        for offsets in fuse.pose_offsets[:-1]:
+            self._passes.append(FrameCache(self._one_pass(self._passes[-1], offsets), window))
+
+    def use(self, alignment: Alignment) -> None:
+        """Take the alignment of the shot, and decide from its residuals how much there is to gain."""
+        self.alignment = alignment
+        self.evidence = weigh_evidence(alignment, self.fuse)
+
+    def aligned(self, frame: int) -> Tensor:
+        """Corrected log disparity and its weight."""
+        low = self.reader.frame(frame)
+        return torch.cat([low.log_disparity + self._correction(frame, low.log_disparity), low.valid], 1)
+
+    def fused(self, frame: int) -> tuple[Tensor, Tensor]:
+        """The fused low band of a frame and the weight behind it, each (1, 1, h, w)."""
+        if self.poses is None or not self.poses.usable(frame):
+            return self._along_flow(frame)
+        value, weight = self.poses(self._passes[-1], frame, self.fuse.pose_offsets[-1])
+        static = self._static(frame, value)
+        if not self.fuse.trajectory_filter or float(static.mean()) > 1 - self.fuse.moving_share:
+            return value, weight * static
+        moving, moving_weight = self._along_flow(frame)
+        return static * value + (1 - static) * moving, static * weight + (1 - static) * moving_weight
+
+    def _along_flow(self, frame: int) -> tuple[Tensor, Tensor]:
+        if not self.fuse.trajectory_filter:
+            field = self.blended(frame)
+            return field[:, :1], field[:, 1:]
+        radius, tolerance = self.fuse.trajectory_radius, self.fuse.trajectory_tolerance
+        count = len(self.reader)
+        return trajectory_filter(self.blended, self.steps, frame, count, radius=radius, tolerance=tolerance)
+
+    def _static(self, frame: int, value: Tensor) -> Tensor:
+        """1 where measured flow is what the camera's motion makes of a rigid scene, 0 where it is not, (1, 1, h, w)."""
+        if self.poses is None:
+            return torch.zeros_like(value)
+        static = torch.ones_like(value)
+        for other, flow in self._beside(frame):
+            if self.poses.usable(other):
+                position, _, _ = self.poses.project(value, frame, other)
+                gap = ((position - pixel_grid(value) - flow[:, :2]) ** 2).sum(1, keepdim=True)
+                limit = self.fuse.static_tolerance_px**2 * (1 + 0.01 * (flow[:, :2] ** 2).sum(1, keepdim=True))
+                static = torch.minimum(static, torch.where(flow[:, 2:] > 0, 1 / (1 + (gap / limit) ** 2), 1.0))
+        low = self.reader.frame(frame)
+        # Flow is often wrong on plain surfaces; what was triangulated well does not move.
+        static = torch.maximum(static, (2 * low.structure_confidence).clamp(max=1))
+        return static * (1 - 0.5 * (low.roles == int(Role.MOVER)).to(value))
+
+    def _beside(self, frame: int) -> list[tuple[int, Tensor]]:
+        after = [(frame + 1, self.steps(frame)[0])] if frame + 1 < len(self.reader) else []
+        before = [(frame - 1, self.steps(frame - 1)[1])] if frame > 0 else []
+        return after + before
+
+    def _one_pass(self, field: FrameCache[Tensor], offsets: tuple[int, ...]) -> Callable[[int], Tensor]:
+        def run(frame: int) -> Tensor:
+            if self.poses is None or not self.poses.usable(frame):
+                return field(frame)
+            return torch.cat([self.poses(field, frame, offsets)[0], field(frame)[:, 1:]], 1)
+
+        return run
+
+    def _blended(self, frame: int) -> Tensor:
+        field = self._with_structure(frame)
+        low = self.reader.frame(frame)
+        if not self.fuse.planes or not bool((low.roles > 0).any()):
+            return field
+        segments = self.reader.segments(frame, self.reader.size)
+        flat = flatten_planes(field, segments, low.roles, tolerance=self.fuse.plane_tolerance)
+        return torch.cat([flat, field[:, 1:]], 1)
+
+    def _with_structure(self, frame: int) -> Tensor:
+        aligned = self.aligned(frame)
+        if not (self.has_structure and self.fuse.structure and self.evidence.structure_gain > 0):
+            return aligned
+        low = self.reader.frame(frame)
+        value, valid = aligned[:, :1], aligned[:, 1:]
+        trust = low.structure_confidence**self.fuse.structure_sharpness * self.evidence.structure_gain
+        spread = max(self.fuse.structure_spread, 2.5 * self.evidence.network_noise)
+        value = bend_to_structure(value, valid, low.structure, trust, spread, self.fuse)
+        return torch.cat(blend_structure(value, valid, low.structure, trust, self.fuse.network_trust), 1)
+
+    def _correction(self, frame: int, log_disparity: Tensor) -> Tensor:
+        found = self.alignment
+        if found is None:
+            return torch.zeros_like(log_disparity)
+        grid = torch.from_numpy(found.grid[frame])[None, None].to(log_disparity)
+        wide = torch.nn.functional.interpolate(grid, size=self.reader.size, mode="bilinear", align_corners=True)
+        term = torch.clamp(torch.exp(found.level - log_disparity), max=MAX_SHIFT_TERM)
+        return wide + float(found.log_scale[frame]) + float(found.shift[frame]) * term

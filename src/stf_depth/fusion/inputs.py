@@ -1,0 +1,61 @@
+"""What fusion sees of one shot, and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stf_depth.types import Ambiguity, BoolArray, CameraPath, Float32Array, Frames
+
+__all__ = ["FusedChunk", "ShotInputs", "StructureMaps"]
+
+
+@dataclass(frozen=True)
+class StructureMaps:
+    """Depth triangulated from camera motion: (T, h, w) float32 inverse z in the camera path's unit.
+
+    confidence: (T, h, w) float32 in [0, 1]; 0 where nothing was triangulated.
+    """
+
+    disparity: Frames
+    confidence: Frames
+
+
+@dataclass(frozen=True)
+class ShotInputs:
+    """One shot, read lazily; index 0 is the first frame of the shot.
+
+    rgb: (T, H, W, 3) uint8 at the working size. disparity, valid: (T, h, w) float32 and bool from the per-frame
+    network at its own size. roles: (T, h', w') uint8 of ``Role``. segments: (T, h', w') int32 ids. camera: at the
+    working size. Absent inputs are None.
+    """
+
+    rgb: Frames
+    disparity: Frames
+    valid: Frames
+    ambiguity: Ambiguity
+    roles: Frames | None = None
+    segments: Frames | None = None
+    camera: CameraPath | None = None
+    structure: StructureMaps | None = None
+
+    def __len__(self) -> int:
+        return len(self.rgb)
+
+
+@dataclass(frozen=True)
+class FusedChunk:
+    """Frames ``start`` to ``start + len(disparity)`` of the shot at the working size.
+
+    disparity: (n, H, W) float32, in the input's unit. valid: (n, H, W) bool. confidence: (n, H, W) float32 in [0, 1].
+    ambiguity: that of the input, except that an affine input whose offset the structure gave comes back as ``scale``;
+    the same for every chunk of a shot.
+    """
+
+    start: int
+    disparity: Float32Array
+    valid: BoolArray
+    confidence: Float32Array
+    ambiguity: Ambiguity
+
+    def __len__(self) -> int:
+        return len(self.disparity)

@@ -1,0 +1,95 @@
+"""Temporal filter along the camera's poses, for pixels of the static scene."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stf_depth.fusion.trajectory import Field, look_up
+from stf_depth.geometry.warps import pixel_rays
+from stf_depth.types import CameraPath, Float32Array
+
+__all__ = ["PoseFilter"]
+
+
+class PoseFilter:
+    """Averages what several frames say about the same surface point.
+
+    A pixel with disparity d and ray r is seen in frame k along R r + t d, with disparity d_k = d / (R r + t d)_z. The
+    ratio of what frame k has there to d_k corrects d: u <- sum_k w_k (u + g_k) / sum_k w_k, with
+    g_k = log(found / d_k) (1 + t_z d / (R r)_z) and w_k = weight_k / (1 + (g_k / tolerance)^2), so that surfaces
+    that hide the point do not count.
+    """
+
+    def __init__(self, camera: CameraPath, unit: float, size: tuple[int, int], tolerance: float) -> None:
+        """unit: factor from the camera path's inverse unit to exp(log disparity). size: (h, w) of the fields."""
+        height, width = size
+        self._k = camera.intrinsics.resized(width, height)
+        self._rays = pixel_rays(torch.from_numpy(self._k.matrix()).float()[None], height, width)
+        self._poses = np.asarray(camera.world_from_cam, np.float64)
+        self._usable = np.asarray(camera.solved) & (np.asarray(camera.reliability) > 0)
+        self._unit = unit
+        self._tolerance = tolerance
+
+    def usable(self, frame: int) -> bool:
+        """Whether the frame's pose may be used."""
+        return bool(self._usable[frame])
+
+    def __call__(self, field: Field, frame: int, offsets: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Filtered log disparity of ``frame`` and the sum of weights, each (1, 1, h, w); offsets on both sides."""
+        here = field(frame)
+        value, weight = here[:, :1], here[:, 1:]
+        total, weights = torch.zeros_like(value), weight.clone()
+        for offset in offsets:
+            for other in (frame - offset, frame + offset):
+                if 0 <= other < len(self._usable) and self._usable[other]:
+                    gap, known = self._compare(field(other), value, frame, other)
+                    total = total + known * gap
+                    weights = weights + known
+        return value + total / weights.clamp(min=1e-6), weights
+
+    def _compare(self, there: Tensor, value: Tensor, frame: int, other: int) -> tuple[Tensor, Tensor]:
+        position, seen, rotated = self.project(value, frame, other)
+        found, inside = look_up(there, position)
+        expected = value - torch.log(seen.clamp(min=1e-4))
+        gap = (found[:, :1] - expected) * (seen / rotated.clamp(min=0.2)).clamp(0.2, 5)
+        known = found[:, 1:] * inside * (seen > 1e-4) / (1 + (gap / self._tolerance) ** 2)
+        return gap, known
+
+    def project(self, value: Tensor, frame: int, other: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Where pixels of ``frame`` with log disparity ``value`` appear in ``other``.
+
+        Returns positions (1, 2, h, w), the depth ratio (R r + t d)_z and its part (R r)_z, each (1, 1, h, w).
+        """
+        motion = torch.from_numpy(np.linalg.inv(self._poses[other]) @ self._poses[frame]).to(value)
+        k = torch.from_numpy(self._k.matrix()).to(value)
+        rays = self._rays.to(value).flatten(2)
+        disparity = torch.exp(value).flatten(2) / self._unit
+        rotated = (k @ motion[:3, :3]) @ rays
+        moved = rotated + (k @ motion[:3, 3:]) * disparity
+        depth = moved[:, 2:]
+        position = moved[:, :2] / depth.clamp(min=1e-4)
+        height, width = value.shape[-2:]
+        return (
+            position.view(1, 2, height, width),
+            depth.view(1, 1, height, width),
+            rotated[:, 2:].view(1, 1, height, width),
+        )
+
+    def expected_change(self, frame: int, other: int, xy_px: Float32Array, log_disparity: Float32Array) -> Float32Array:
+        """-log((R r + t d)_z) of points (N, 2) of ``frame``: how log disparity grows on the way to ``other``.
+
+        0 where either pose is unknown.
+        """
+        if not (self._usable[frame] and self._usable[other]):
+            return np.zeros(len(xy_px), np.float32)
+        motion = np.linalg.inv(self._poses[other]) @ self._poses[frame]
+        x = (xy_px[:, 0] - self._k.cx_px) / self._k.fx_px
+        y = (xy_px[:, 1] - self._k.cy_px) / self._k.fy_px
+        rotated = motion[2, 0] * x + motion[2, 1] * y + motion[2, 2]
+        depth = rotated + motion[2, 3] * np.exp(log_disparity) / self._unit
+        change: Float32Array = -np.log(np.clip(depth, 0.1, 10)).astype(np.float32)
+        return change

@@ -1,0 +1,110 @@
+"""What a few frames spread over the shot say about its range, before anything else is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stf_depth.fusion.inputs import ShotInputs
+from stf_depth.fusion.logmap import LogMap
+from stf_depth.types import Ambiguity, Float32Array, Float64Array
+
+__all__ = ["Prelook", "look_ahead"]
+
+_FRAMES = 12
+_POINTS_PER_FRAME = 1500
+_MIN_POINTS = 300
+_MIN_CONFIDENCE = 0.2
+# Under this correlation of network and structure, one of them does not show the scene.
+_MIN_CORRELATION = 0.3
+
+
+@dataclass(frozen=True)
+class Prelook:
+    """logmap: how disparity becomes log disparity. structure_unit: factor from the structure's disparity to
+    exp(log disparity), None where there is no structure that agrees with the network.
+    """
+
+    logmap: LogMap
+    structure_unit: float | None
+
+
+def look_ahead(inputs: ShotInputs, *, use_structure: bool) -> Prelook:
+    """Fit the network's disparity to the structure's over a few frames: p ~ unit q + offset, offset 0 unless affine."""
+    samples = [_sample(inputs, frame, use_structure) for frame in _frames(len(inputs))]
+    values, structure, confidence = (np.concatenate(part) for part in zip(*samples, strict=True))
+    if not len(values):
+        return Prelook(LogMap(0.0, 1e-6, inputs.ambiguity), None)
+    affine = inputs.ambiguity is Ambiguity.AFFINE
+    fitted = _fit_structure(values, structure, confidence, affine) if use_structure else None
+    if fitted is not None:
+        unit, offset = fitted
+        ambiguity = Ambiguity.SCALE if affine else inputs.ambiguity
+        floor = max(1e-9, 0.02 * unit * float(np.median(structure[confidence > 0])))
+        return Prelook(LogMap(offset, floor, ambiguity), unit)
+    offset = _offset_below(values) if affine else 0.0
+    return Prelook(LogMap(offset, max(1e-9, 0.01 * (float(np.median(values)) - offset)), inputs.ambiguity), None)
+
+
+def _frames(count: int) -> list[int]:
+    return [int(frame) for frame in np.unique(np.linspace(0, count - 1, _FRAMES).astype(int))]
+
+
+def _sample(inputs: ShotInputs, frame: int, use_structure: bool) -> tuple[Float32Array, Float32Array, Float32Array]:
+    disparity = np.asarray(inputs.disparity[frame], np.float32)
+    good = np.asarray(inputs.valid[frame], bool) & np.isfinite(disparity)
+    structure, confidence = np.zeros_like(disparity), np.zeros_like(disparity)
+    if use_structure and inputs.structure is not None:
+        structure = _nearest(inputs.structure.disparity[frame], disparity.shape)
+        confidence = _nearest(inputs.structure.confidence[frame], disparity.shape)
+    step = max(1, int(good.sum()) // _POINTS_PER_FRAME)
+    return disparity[good][::step], structure[good][::step], confidence[good][::step]
+
+
+def _nearest(values: object, shape: tuple[int, ...]) -> Float32Array:
+    image = np.asarray(values, np.float32)
+    rows, columns = ((np.arange(n) + 0.5) * (m / n) for n, m in zip(shape, image.shape, strict=True))
+    picked: Float32Array = image[rows.astype(np.int64)[:, None], columns.astype(np.int64)[None, :]]
+    return picked
+
+
+def _fit_structure(
+    values: Float32Array, structure: Float32Array, confidence: Float32Array, affine: bool
+) -> tuple[float, float] | None:
+    sure = (confidence > _MIN_CONFIDENCE) & (structure > 0)
+    if sure.sum() < _MIN_POINTS:
+        return None
+    p, q, w = (part[sure].astype(np.float64) for part in (values, structure, confidence))
+    if not affine:
+        usable = p > 0
+        return (float(np.exp(_median(np.log(p[usable] / q[usable]), w[usable]))), 0.0) if usable.any() else None
+    unit, offset = _robust_line(q, p, w)
+    if unit <= 0 or np.corrcoef(p, q)[0, 1] < _MIN_CORRELATION:
+        return None
+    return unit, offset
+
+
+def _robust_line(x: Float64Array, y: Float64Array, weight: Float64Array) -> tuple[float, float]:
+    """argmin sum_n w_n rho(a x_n + b - y_n), Cauchy rho, reweighted."""
+    reweight = weight
+    line = np.zeros(2)
+    for _ in range(10):
+        root = np.sqrt(reweight)
+        design = np.stack([x, np.ones_like(x)], 1) * root[:, None]
+        line = np.linalg.lstsq(design, y * root, rcond=None)[0]
+        residual = np.abs(line[0] * x + line[1] - y)
+        scale = max(1e-12, 1.48 * float(np.median(residual)))
+        reweight = weight / (1 + (residual / scale) ** 2)
+    return float(line[0]), float(line[1])
+
+
+def _median(values: Float64Array, weight: Float64Array) -> float:
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weight[order])
+    return float(values[order][np.searchsorted(total, 0.5 * total[-1])])
+
+
+def _offset_below(values: Float32Array) -> float:
+    low, high = np.percentile(values, (0.5, 99.5))
+    return float(min(0.0, low - 0.1 * (high - low)))

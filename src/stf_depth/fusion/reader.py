@@ -1,0 +1,179 @@
+"""Frames of a shot on the low-band grid, read once and kept while the window needs them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stf_depth.fusion.inputs import ShotInputs
+from stf_depth.fusion.prelook import Prelook
+from stf_depth.perception.base import FlowBackend
+from stf_depth.types import Float32Array, Role
+
+__all__ = ["FrameCache", "LowFrame", "LowReader", "as_image", "low_size", "resize", "resize_masked"]
+
+Item = TypeVar("Item")
+Label = TypeVar("Label", np.uint8, np.int32)
+
+
+class FrameCache(Generic[Item]):
+    """Keeps the ``capacity`` most recently used results of ``make(frame)``."""
+
+    def __init__(self, make: Callable[[int], Item], capacity: int) -> None:
+        self._make = make
+        self._capacity = capacity
+        self._items: OrderedDict[int, Item] = OrderedDict()
+
+    def __call__(self, frame: int) -> Item:
+        """The result for ``frame``, made now if it is not kept."""
+        if frame in self._items:
+            self._items.move_to_end(frame)
+        else:
+            self._items[frame] = self._make(frame)
+            if len(self._items) > self._capacity:
+                self._items.popitem(last=False)
+        return self._items[frame]
+
+
+@dataclass(frozen=True)
+class LowFrame:
+    """One frame on the low-band grid; all (1, 1, h, w) on the device.
+
+    log_disparity: the network's, 0 outside valid. valid: 0 or 1. roles: uint8 of ``Role``. structure: log of the
+    structure's disparity in the network's unit, 0 where its confidence is 0. structure_confidence: [0, 1].
+    """
+
+    log_disparity: Tensor
+    valid: Tensor
+    roles: Tensor
+    structure: Tensor
+    structure_confidence: Tensor
+
+
+def low_size(height: int, width: int, long_side: int) -> tuple[int, int]:
+    """(h, w) of the low-band grid: the image's aspect, its long side at most ``long_side``."""
+    factor = min(1.0, long_side / max(height, width))
+    return max(2, round(height * factor)), max(2, round(width * factor))
+
+
+def resize(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, C, h, w) to ``size``: averaged over areas where it shrinks, bilinear where it grows; pixel edges aligned."""
+    if tuple(values.shape[-2:]) == size:
+        return values
+    if values.shape[-2] >= size[0] and values.shape[-1] >= size[1]:
+        return F.interpolate(values, size=size, mode="area")
+    return F.interpolate(values, size=size, mode="bilinear", align_corners=False)
+
+
+def resize_masked(values: Tensor, valid: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """``resize`` of the valid values alone; a result is valid where at least half of what it covers is."""
+    weight = resize(valid, size)
+    known = resize(values * valid, size) / weight.clamp(min=1e-6)
+    good = (weight >= 0.5).to(values)
+    return known * good, good
+
+
+class LowReader:
+    """Reads a shot's inputs frame by frame on the low-band grid (h, w)."""
+
+    def __init__(
+        self,
+        inputs: ShotInputs,
+        prelook: Prelook,
+        flow: FlowBackend,
+        size: tuple[int, int],
+        *,
+        capacity: int,
+        device: str,
+    ) -> None:
+        self.size = size
+        self._inputs = inputs
+        self._logmap = prelook.logmap
+        self._structure_unit = prelook.structure_unit
+        self._flow = flow
+        self._device = torch.device(device)
+        self.frame = FrameCache(self._read, capacity)
+        self.rgb = FrameCache(self._read_rgb, capacity)
+        self.flow = FrameCache(self._read_flow, capacity)
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def _read_rgb(self, index: int) -> np.ndarray:
+        height, width = self.size
+        return cv2.resize(np.asarray(self._inputs.rgb[index]), (width, height), interpolation=cv2.INTER_AREA)
+
+    def _read_flow(self, index: int) -> tuple[Tensor, Tensor]:
+        """Flow from ``index`` to the next frame and back, each (1, 2, h, w), pixels of the low-band grid."""
+        here, following = self.rgb(index), self.rgb(index + 1)
+        both = self._flow.infer(np.stack([here, following]), np.stack([following, here]))
+        moved = torch.from_numpy(np.ascontiguousarray(both)).permute(0, 3, 1, 2).to(self._device)
+        return moved[:1], moved[1:]
+
+    def _read(self, index: int) -> LowFrame:
+        disparity, valid = resize_masked(*self.network(index), self.size)
+        log_disparity = self._logmap.to_log(disparity) * valid
+        structure, confidence = self._read_structure(index, torch.zeros_like(valid))
+        return LowFrame(log_disparity, valid, self.roles(index, self.size), structure, confidence)
+
+    def network(self, index: int) -> tuple[Tensor, Tensor]:
+        """The network's disparity and validity at its own size, each (1, 1, h, w)."""
+        return self._pair(self._inputs.disparity, self._inputs.valid, index)
+
+    def image(self, index: int) -> Tensor:
+        """The frame at the working size, (1, 3, H, W) in [0, 1]."""
+        # A copy: cached frames are read-only, which tensors cannot be.
+        rgb = torch.from_numpy(np.array(self._inputs.rgb[index])).to(self._device)
+        return rgb.permute(2, 0, 1)[None].float() / 255
+
+    def segments(self, index: int, size: tuple[int, int]) -> Tensor:
+        """Segment ids (roles where there are no segments) at ``size``, (1, 1, H, W) int32."""
+        maps = self._inputs.roles if self._inputs.segments is None else self._inputs.segments
+        ids = np.array(maps[index], np.int32) if maps is not None else np.zeros(size, np.int32)
+        return torch.from_numpy(_nearest(ids, size))[None, None].to(self._device)
+
+    def roles(self, index: int, size: tuple[int, int]) -> Tensor:
+        """Roles at ``size``, (1, 1, H, W) uint8; UNKNOWN without any."""
+        if self._inputs.roles is None:
+            return torch.full((1, 1, *size), int(Role.UNKNOWN), dtype=torch.uint8, device=self._device)
+        roles = _nearest(np.array(self._inputs.roles[index], np.uint8), size)
+        return torch.from_numpy(roles)[None, None].to(self._device)
+
+    def _pair(self, values: object, valid: object, index: int) -> tuple[Tensor, Tensor]:
+        first = np.asarray(values[index], np.float32)  # type: ignore[index]
+        second = np.asarray(valid[index], np.float32) * np.isfinite(first)  # type: ignore[index]
+        pair = [torch.from_numpy(np.ascontiguousarray(array)) for array in (np.nan_to_num(first, posinf=0), second)]
+        return pair[0][None, None].to(self._device), pair[1].float()[None, None].to(self._device)
+
+    def _read_structure(self, index: int, nothing: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self._inputs.structure
+        if maps is None or self._structure_unit is None:
+            return nothing, nothing
+        disparity, confidence = self._pair(maps.disparity, maps.confidence, index)
+        usable = ((confidence > 0) & (disparity > 0)).to(disparity)
+        disparity, good = resize_masked(disparity * self._structure_unit, usable, self.size)
+        confidence = resize(confidence * usable, self.size) * good
+        log_disparity = torch.log(torch.clamp(disparity, min=self._logmap.floor)) * good
+        return log_disparity, confidence
+
+
+def as_image(values: Tensor) -> Float32Array:
+    """(1, 1, h, w) -> (h, w), or (1, C, h, w) -> (h, w, C), in NumPy."""
+    array = values[0].permute(1, 2, 0).cpu().numpy()
+    return np.ascontiguousarray(array[..., 0] if array.shape[-1] == 1 else array, np.float32)
+
+
+def _nearest(labels: NDArray[Label], size: tuple[int, int]) -> NDArray[Label]:
+    """Labels (h, w) at ``size``, each pixel that of the nearest centre."""
+    rows = ((np.arange(size[0]) + 0.5) * (labels.shape[0] / size[0])).astype(np.int64)
+    columns = ((np.arange(size[1]) + 0.5) * (labels.shape[1] / size[1])).astype(np.int64)
+    return np.ascontiguousarray(labels[rows[:, None], columns[None, :]])

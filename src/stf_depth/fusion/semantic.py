@@ -1,0 +1,132 @@
+"""Labels made steady over time, filled in where they are missing, and distrusted where the image contradicts them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from stf_depth.config import FusionConfig
+from stf_depth.fusion.boundaries import border_support
+from stf_depth.fusion.reader import FrameCache, LowFrame, LowReader, resize
+from stf_depth.fusion.trajectory import Steps, look_up, pixel_grid
+from stf_depth.fusion.upsample import joint_upsample
+from stf_depth.types import Role
+
+__all__ = ["Labels", "push_sky_back", "vote_role"]
+
+_VOTES = 2  # frames asked on each side
+_STRUCTURE_VETO = 0.5
+_UNLABELLED = 0.9  # above this share, a frame's mask counts as missing
+# A frame's own label needs few votes beside it; one made up from the neighbours must be sure, solid made sky is worse.
+_SOME_VOTES, _ALL_VOTES = 0.2, 0.9
+_MIN_SKY = 1e-3
+_SKY_SLACK_PX = 3
+
+
+class Labels:
+    """Segments and sky of a frame at the working size, with the help of its neighbours."""
+
+    def __init__(self, reader: LowReader, steps: Steps, full: tuple[int, int], config: FusionConfig) -> None:
+        self._reader = reader
+        self._steps = steps
+        self._full = full
+        self._config = config
+        self._trust = FrameCache(self._sky_support, 8)
+
+    def segments(self, frame: int) -> Tensor:
+        """Segment ids (1, 1, H, W) int32; a frame without them takes the nearest neighbour's, moved along the flow."""
+        own = self._reader.segments(frame, self._full)
+        if not _is_missing(own):
+            return own
+        for distance in range(1, _VOTES + 1):
+            for direction in (-1, 1):
+                other = frame + direction * distance
+                if 0 <= other < len(self._reader):
+                    theirs = self._reader.segments(other, self._full)
+                    if not _is_missing(theirs):
+                        return self._moved(theirs, frame, direction, distance)
+        return own
+
+    def sky(self, frame: int, image: Tensor) -> Tensor | None:
+        """1 where there is sky, (1, 1, H, W); None where no frame around shows any, or the image has other edges."""
+        vote = vote_role(self._reader.frame, self._steps, frame, len(self._reader), Role.SKY)
+        if float(vote.mean()) < _MIN_SKY:
+            return None
+        near = range(max(0, frame - _VOTES), min(len(self._reader), frame + _VOTES + 1))
+        support = [trust for trust in map(self._trust, near) if trust is not None]
+        if not support or sum(support) / len(support) < self._config.sky_min_support:
+            return None
+        roles = self._reader.roles(frame, self._full)
+        around = resize(F.max_pool2d(vote, 5, stride=1, padding=2), self._full)
+        own = (roles == int(Role.SKY)) & (around > _SOME_VOTES)
+        filled = joint_upsample(vote, image, colour_spread=self._config.sky_colour_spread)
+        missing = (roles == int(Role.UNKNOWN)) & (filled > _ALL_VOTES)
+        return (own | missing).to(image)
+
+    def _sky_support(self, frame: int) -> float | None:
+        roles = self._reader.roles(frame, self._full)
+        is_sky = roles == int(Role.SKY)
+        if not bool(is_sky.any()) or bool(is_sky.all()):
+            return None
+        mask = torch.where(roles == int(Role.UNKNOWN), 0, torch.where(is_sky, 1, 2)).to(torch.int32)
+        radius = 2 * _SKY_SLACK_PX + max(1, round(self._config.snap_radius * max(self._full)))
+        image, least = self._reader.image(frame), self._config.snap_support
+        return border_support(mask, image, radius_px=radius, slack_px=_SKY_SLACK_PX, min_support=least)
+
+    def _moved(self, segments: Tensor, frame: int, direction: int, distance: int) -> Tensor:
+        position = pixel_grid(self._steps(min(frame, frame + direction))[0])
+        start = position
+        for step in range(distance):
+            here = frame + direction * step
+            flow = self._steps(here)[0] if direction > 0 else self._steps(here - 1)[1]
+            position = position + look_up(flow, position)[0][:, :2]
+        height, width = self._full
+        factor = position.new_tensor([width / position.shape[-1], height / position.shape[-2]]).view(1, 2, 1, 1)
+        there = pixel_grid(position.new_zeros(1, 1, height, width)) + resize(position - start, self._full) * factor
+        x = there[:, 0].round().long().clamp(0, width - 1)
+        y = there[:, 1].round().long().clamp(0, height - 1)
+        return segments[0, 0][y, x][None]
+
+
+def _is_missing(segments: Tensor) -> bool:
+    return float((segments == 0).float().mean()) > _UNLABELLED
+
+
+def vote_role(frames: Callable[[int], LowFrame], steps: Steps, frame: int, frame_count: int, role: Role) -> Tensor:
+    """Share of the frames around that give a pixel ``role``, followed along checked flow: (1, 1, h, w) in [0, 1].
+
+    A frame without any label has no vote, so a missing mask is filled in by its neighbours. What was triangulated
+    well is no sky.
+    """
+    here = _mask(frames(frame), role)
+    yes, votes = here[:, :1] * here[:, 1:], here[:, 1:].clone()
+    for direction in (1, -1):
+        position, alive = pixel_grid(here), torch.ones_like(votes)
+        for distance in range(1, _VOTES + 1):
+            other = frame + direction * distance
+            if not 0 <= other < frame_count:
+                break
+            moved, inside = look_up(steps(other - 1)[0] if direction > 0 else steps(other)[1], position)
+            position, alive = position + moved[:, :2], alive * moved[:, 2:] * inside
+            found, _ = look_up(_mask(frames(other), role), position)
+            yes = yes + alive * found[:, :1] * found[:, 1:]
+            votes = votes + alive * found[:, 1:]
+    return yes / votes.clamp(min=1e-6)
+
+
+def _mask(low: LowFrame, role: Role) -> Tensor:
+    labelled = (low.roles > 0).any().to(low.valid)
+    is_role = (low.roles == int(role)).to(low.valid)
+    if role is Role.SKY:
+        is_role = is_role * (low.structure_confidence < _STRUCTURE_VETO)
+    return torch.cat([is_role, torch.ones_like(is_role) * labelled], 1)
+
+
+def push_sky_back(log_disparity: Tensor, sky: Tensor, valid: Tensor, log_floor: float) -> Tensor:
+    """Sky (0 or 1) to the smaller of ``log_floor`` and the least solid value of the frame. All (1, 1, H, W)."""
+    solid = (sky < 0.5) & (valid > 0.5)
+    farthest = torch.where(solid, log_disparity, torch.inf).amin()
+    return torch.where(sky > 0.5, farthest.clamp(max=log_floor), log_disparity)

@@ -1,0 +1,161 @@
+"""Fusion of one shot: a first pass over small facts and a joint solve, then a sliding window."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stf_depth.alignment.joint import Alignment, align_shot
+from stf_depth.alignment.links import Anchors, Links, LinkSampler
+from stf_depth.config import AlignmentConfig, FusionConfig
+from stf_depth.errors import ShapeError, SpecError
+from stf_depth.fusion.boundaries import snap_to_segments
+from stf_depth.fusion.evidence import confidence_of
+from stf_depth.fusion.fields import Fields
+from stf_depth.fusion.inputs import FusedChunk, ShotInputs
+from stf_depth.fusion.prelook import look_ahead
+from stf_depth.fusion.reader import LowReader, as_image, low_size, resize, resize_masked
+from stf_depth.fusion.semantic import Labels, push_sky_back
+from stf_depth.perception.base import FlowBackend
+from stf_depth.types import BoolArray, Float32Array, Role
+
+__all__ = ["HasFusion", "fuse_shot"]
+
+Fused = tuple[Float32Array, BoolArray, Float32Array]
+
+
+class HasFusion(Protocol):
+    """Any configuration with an alignment and a fusion section, such as RunConfig."""
+
+    @property
+    def alignment(self) -> AlignmentConfig: ...
+
+    @property
+    def fusion(self) -> FusionConfig: ...
+
+
+def fuse_shot(
+    inputs: ShotInputs,
+    config: HasFusion,
+    *,
+    flow: FlowBackend | None = None,
+    device: str = "cpu",
+    start: int = 0,
+) -> Iterator[FusedChunk]:
+    """Fuse the per-frame disparity of one shot; chunks come in the order of the frames and cover each once.
+
+    Memory is bounded by the window, not by the length of the shot; inputs are read frame by frame. ``mode`` ``flow``
+    uses neither camera nor structure, ``none`` returns the input at the working size. flow: DIS when None. start: the
+    first frame that is wanted; the frames from there on are the same bytes whatever it is.
+
+    Raises ShapeError when the inputs have different lengths.
+    """
+    _check(inputs)
+    return _Shot(inputs, config, flow or _default_flow(), device).chunks(start)
+
+
+def _check(inputs: ShotInputs) -> None:
+    count = len(inputs.rgb)
+    parts = {"disparity": inputs.disparity, "valid": inputs.valid, "roles": inputs.roles, "segments": inputs.segments}
+    parts |= {"camera": inputs.camera, "structure": inputs.structure and inputs.structure.disparity}  # type: ignore[dict-item]
+    for name, part in parts.items():
+        if part is not None and len(part) != count:
+            raise ShapeError("inputs of a shot must have one length", where=name, expected=count, got=len(part))
+
+
+def _default_flow() -> FlowBackend:
+    from stf_depth.perception.registry import create
+
+    backend = create("flow", "dis")
+    if backend is None:
+        raise SpecError("no flow backend of that name", where="dis")
+    return backend
+
+
+class _Shot:
+    def __init__(self, inputs: ShotInputs, config: HasFusion, flow: FlowBackend, device: str) -> None:
+        self.inputs = inputs
+        self.align, self.fuse = config.alignment, config.fusion
+        self.full = (int(inputs.rgb.shape[1]), int(inputs.rgb.shape[2]))
+        full_mode = self.fuse.mode == "full"
+        use_structure = full_mode and inputs.camera is not None and inputs.camera.is_reliable
+        self.prelook = look_ahead(inputs, use_structure=use_structure)
+        size = low_size(*self.full, self.fuse.low_band_long_side_px)
+        self.reader = LowReader(inputs, self.prelook, flow, size, capacity=self.fuse.window_frames(), device=device)
+        self.fields = Fields(self.reader, self.prelook, inputs.camera, self.align, self.fuse)
+
+        self.labels = Labels(self.reader, self.fields.steps, self.full, self.fuse)
+
+    def chunks(self, first: int) -> Iterator[FusedChunk]:
+        count = len(self.inputs)
+        if self.align.enabled and self.fuse.mode != "none":
+            self.fields.use(self._align())
+        for start in range(first, count, self.fuse.chunk_frames):
+            frames = [self._fused(frame) for frame in range(start, min(count, start + self.fuse.chunk_frames))]
+            disparity, valid, confidence = (np.stack(part) for part in zip(*frames, strict=True))
+            yield FusedChunk(start, disparity, valid, confidence, self.prelook.logmap.ambiguity)
+
+    def _align(self) -> Alignment:
+        links, anchors = self._facts()
+        height, width = self.reader.size
+        return align_shot(links, anchors, len(self.inputs), width / height, self.align)
+
+    def _facts(self) -> tuple[Links, Anchors]:
+        height, width = self.reader.size
+        poses = self.fields.poses
+        change = poses.expected_change if poses is not None else None
+        align = self.align
+        sampler = LinkSampler(width, height, align.sample_columns, align.spans, align.tolerance_px, change)
+        for frame in range(len(self.inputs)):
+            low = self.reader.frame(frame)
+            weight = low.valid * (low.roles != Role.SKY) * (1 - 0.8 * (low.roles == Role.MOVER).to(low.valid))
+            flows = [as_image(part) for part in self.reader.flow(frame - 1)] if frame else [None, None]
+            distance = torch.where(low.structure_confidence > 0.2, low.structure, low.log_disparity)
+            sampler.push(as_image(low.log_disparity), as_image(weight), flows[0], flows[1], as_image(distance))
+            sampler.anchor(as_image(low.structure), as_image(low.structure_confidence))
+        return sampler.links(), sampler.anchors()
+
+    def _fused(self, frame: int) -> Fused:
+        low = self.reader.frame(frame)
+        if self.fuse.mode == "none":
+            return self._finish(frame, torch.zeros_like(low.valid), low.valid)
+        evidence = self.fields.evidence
+        if evidence.strength == 0:
+            return self._finish(frame, torch.zeros_like(low.valid), 0.5 * low.valid)
+        value, weight = self.fields.fused(frame)
+        correction = (value - low.log_disparity) * evidence.strength
+        return self._finish(frame, correction * low.valid, confidence_of(value, weight, low, evidence))
+
+    def _finish(self, frame: int, correction: Tensor, confidence: Tensor) -> Fused:
+        """Add the low band's correction to the full-size input, then move edges and sky to their segments."""
+        disparity, valid = resize_masked(*self.reader.network(frame), self.full)
+        logmap = self.prelook.logmap
+        value = logmap.to_log(disparity) + resize(correction, self.full)
+        value = self._semantic(frame, value, valid)
+        fused = logmap.from_log(value) * valid
+        return as_image(fused), as_image(valid) > 0, as_image(resize(confidence, self.full) * valid).clip(0, 1)
+
+    def _semantic(self, frame: int, value: Tensor, valid: Tensor) -> Tensor:
+        fuse = self.fuse
+        if fuse.mode == "none" or (self.inputs.roles is None and self.inputs.segments is None):
+            return value
+        image = self.reader.image(frame)
+        if fuse.snap_boundaries and self.fields.evidence.strength > 0:
+            radius = max(1, round(fuse.snap_radius * max(self.full)))
+            # Pixels without depth belong to no segment: nothing is continued from them.
+            labels = self.labels.segments(frame)
+            segments = torch.where(valid > 0, labels, torch.zeros_like(labels))
+            contrast, support = fuse.snap_contrast, fuse.snap_support
+            value = snap_to_segments(
+                value, segments, image, radius_px=radius, min_contrast=contrast, min_support=support
+            )
+        if fuse.sky:
+            sky = self.labels.sky(frame, image)
+            if sky is not None:
+                value = push_sky_back(value, sky, valid, math.log(self.prelook.logmap.floor))
+        return value

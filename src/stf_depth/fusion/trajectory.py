@@ -1,0 +1,81 @@
+"""Temporal filter along chained flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+__all__ = ["Field", "Steps", "checked_steps", "look_up", "pixel_grid", "trajectory_filter"]
+
+Field = Callable[[int], Tensor]  # frame -> log disparity and weight, (1, 2, h, w)
+Steps = Callable[[int], tuple[Tensor, Tensor]]  # frame -> steps to the next frame and from it back, (1, 3, h, w) each
+
+
+def pixel_grid(like: Tensor) -> Tensor:
+    """Pixel positions (1, 2, h, w), x before y."""
+    height, width = like.shape[-2:]
+    y, x = torch.meshgrid(
+        torch.arange(height, device=like.device, dtype=like.dtype),
+        torch.arange(width, device=like.device, dtype=like.dtype),
+        indexing="ij",
+    )
+    return torch.stack([x, y])[None]
+
+
+def look_up(values: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+    """Bilinear values (1, C, h, w) at pixel positions (1, 2, h, w), and 1 where these lie in the image, else 0."""
+    height, width = values.shape[-2:]
+    x = position[:, 0] * (2 / max(width - 1, 1)) - 1
+    y = position[:, 1] * (2 / max(height - 1, 1)) - 1
+    inside = ((x.abs() <= 1) & (y.abs() <= 1)).to(values)
+    found = F.grid_sample(values, torch.stack([x, y], -1), padding_mode="border", align_corners=True)
+    return found, inside[:, None]
+
+
+def checked_steps(forward: Tensor, backward: Tensor, tolerance_px: float) -> tuple[Tensor, Tensor]:
+    """Flow with a third channel: 1 where |f(x) + b(x + f(x))| is under the tolerance plus |f| / 20, else 0."""
+    grid = pixel_grid(forward)
+    return _checked(forward, backward, grid, tolerance_px), _checked(backward, forward, grid, tolerance_px)
+
+
+def _checked(there: Tensor, back: Tensor, grid: Tensor, tolerance_px: float) -> Tensor:
+    returning, inside = look_up(back, grid + there)
+    gap = ((there + returning) ** 2).sum(1, keepdim=True)
+    limit = tolerance_px + 0.05 * (there**2).sum(1, keepdim=True).sqrt()
+    return torch.cat([there, (gap < limit * limit).to(there) * inside], 1)
+
+
+def trajectory_filter(
+    field: Field, steps: Steps, frame: int, frame_count: int, *, radius: int, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    """u(x) <- sum_k w_k u_k(x_k) / sum_k w_k along the path of each pixel through frames within ``radius``.
+
+    x_k is chained from the flow between neighbours and followed only while forward and backward flow agree.
+    w_k = weight_k / (1 + (|u_k - u| / tolerance)^2): values of another surface, or of the same surface at another
+    distance, do not count. Returns the filtered log disparity and the sum of the weights, each (1, 1, h, w).
+    """
+    here = field(frame)
+    value, weight = here[:, :1], here[:, 1:]
+    total, weights = value * weight, weight.clone()
+    for direction in (1, -1):
+        position, alive = pixel_grid(here), torch.ones_like(value)
+        for other in _neighbours(frame, direction, radius, frame_count):
+            step = steps(other - 1)[0] if direction > 0 else steps(other)[1]
+            moved, inside = look_up(step, position)
+            position, alive = position + moved[:, :2], alive * moved[:, 2:] * inside
+            found, _ = look_up(field(other), position)
+            gap = (found[:, :1] - value) / tolerance
+            known = found[:, 1:] * alive / (1 + gap * gap)
+            total = total + known * found[:, :1]
+            weights = weights + known
+    filtered = torch.where(weights > 1e-6, total / weights.clamp(min=1e-6), value)
+    return filtered, weights
+
+
+def _neighbours(frame: int, direction: int, radius: int, frame_count: int) -> range:
+    if direction > 0:
+        return range(frame + 1, min(frame_count, frame + radius + 1))
+    return range(frame - 1, max(-1, frame - radius - 1), -1)
