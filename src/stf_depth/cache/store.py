@@ -1,0 +1,255 @@
+"""Chunked, resumable storage of one stage's frames.
+
+A store is a Zarr group whose arrays share the time axis. Frames arrive in chunks; a chunk counts only once its
+marker ``done/<chunk>.json``, written after the data has reached the disk, lists the data files and their sizes.
+Every chunk carries a CRC-32C, so that damage inside a file is found when it is read.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from stf_depth.cache.files import fsync_path, output_errors, read_json, remove_tree, write_json
+from stf_depth.errors import CacheError, ShapeError
+from stf_depth.types import Frames
+
+__all__ = ["ChunkedFrames", "DamagedChunkError", "StageStore", "forget_chunk"]
+
+# Length of the time axis until the number of frames is known; Zarr stores only chunks that exist.
+_OPEN_END = 2**31 - 1
+
+
+class DamagedChunkError(CacheError):
+    """A chunk that fails its checksum; ``store.forget(chunk)`` makes it a miss."""
+
+    def __init__(self, folder: Path, chunk: int) -> None:
+        super().__init__("damaged cache chunk", where=f"{folder} chunk {chunk}", hint="It is computed again")
+        self.folder = folder
+        self.chunk = chunk
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.folder, self.chunk)
+
+
+class ChunkedFrames:
+    """Lazy time-first array over a store, with a few decoded chunks kept.
+
+    ``frames[i]`` is one frame, ``frames[a:b]`` a stack, both read-only NumPy arrays; further indices pick from these.
+    """
+
+    def __init__(self, array: zarr.Array[Any], count: int, folder: Path, kept_chunks: int = 8) -> None:
+        self._array = array
+        self._count = count
+        self._folder = folder
+        self._kept_chunks = kept_chunks
+        self._chunks: OrderedDict[int, NDArray[Any]] = OrderedDict()
+        self._step = int(array.chunks[0])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self._count, *(int(n) for n in self._array.shape[1:]))
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Shape of the pieces that are decoded at once."""
+        return (self._step, *self.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self._array.dtype)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any, /) -> NDArray[Any]:
+        if isinstance(index, tuple):
+            within = index[1:] if not isinstance(index[0], slice) else (slice(None), *index[1:])
+            return np.asarray(self[index[0]][within])
+        if isinstance(index, slice):
+            picked = range(*index.indices(self._count))
+            if not picked:
+                return np.zeros((0, *self.shape[1:]), self._array.dtype)
+            return np.stack([self[i] for i in picked])
+        position = int(index) + (self._count if index < 0 else 0)
+        if not 0 <= position < self._count:
+            raise IndexError(f"frame {index} of {self._count}")
+        return np.asarray(self._chunk(position // self._step)[position % self._step])
+
+    def _chunk(self, chunk: int) -> NDArray[Any]:
+        if chunk in self._chunks:
+            self._chunks.move_to_end(chunk)
+            return self._chunks[chunk]
+        start = chunk * self._step
+        try:
+            data = np.asarray(self._array[start : min(start + self._step, self._count)])
+        except (ValueError, RuntimeError, OSError) as error:
+            raise DamagedChunkError(self._folder, chunk) from error
+        data.flags.writeable = False
+        self._chunks[chunk] = data
+        if len(self._chunks) > self._kept_chunks:
+            self._chunks.popitem(last=False)
+        return data
+
+
+def _is_marker(content: Any) -> bool:
+    files = content.get("files") if isinstance(content, dict) else None
+    return isinstance(files, dict) and bool(files) and "extra" in content
+
+
+def forget_chunk(folder: Path, chunk: int) -> None:
+    """Make a chunk of the store in ``folder`` a miss."""
+    (folder / "done" / f"{chunk:06d}.json").unlink(missing_ok=True)
+
+
+class StageStore:
+    """The frames of one stage under one key.
+
+    folder holds the markers and, unless ``data`` names another place, the Zarr group. Opening a folder that was
+    written under another key empties it. Chunks may be written in any order and more than once.
+    """
+
+    def __init__(self, folder: Path, key: str, *, chunk_frames: int, data: Path | None = None) -> None:
+        self.folder = folder
+        self.data = data or folder / "data.zarr"
+        self.key = key
+        self.chunk_frames = chunk_frames
+        self._markers = folder / "done"
+        identity = {"key": key, "chunk_frames": chunk_frames}
+        if read_json(folder / "identity.json") != identity or not self._has_readable_metadata():
+            self._start_empty()
+            write_json(folder / "identity.json", identity)
+        self._done = self._verified_markers()
+
+    def _has_readable_metadata(self) -> bool:
+        try:
+            group = zarr.open_group(self.data, mode="r")
+            return all(isinstance(group[path.name], zarr.Array) for path in self.data.iterdir() if path.is_dir())
+        except Exception:  # zarr may raise anything at all for absent or damaged metadata
+            return False
+
+    def _start_empty(self) -> None:
+        remove_tree(self.folder)
+        remove_tree(self.data)
+        with output_errors(self.data):
+            self._markers.mkdir(parents=True)
+            zarr.open_group(self.data, mode="w")
+
+    def _verified_markers(self) -> dict[int, dict[str, Any]]:
+        done = {}
+        for marker in sorted(self._markers.glob("[0-9]*.json")):
+            content = read_json(marker)
+            if marker.stem.isdecimal() and _is_marker(content) and self._intact(content["files"]):
+                done[int(marker.stem)] = content
+        return done
+
+    def _intact(self, files: Mapping[str, int]) -> bool:
+        paths = ((self.data / name, size) for name, size in files.items())
+        return all(path.is_file() and path.stat().st_size == size for path, size in paths)
+
+    @property
+    def frame_count(self) -> int | None:
+        """Number of frames once the stage is finished, else None."""
+        ending = read_json(self.folder / "complete.json")
+        if not isinstance(ending, dict) or not isinstance(ending.get("frames"), int):
+            return None
+        chunks = -(-ending["frames"] // self.chunk_frames)
+        return int(ending["frames"]) if all(chunk in self._done for chunk in range(chunks)) else None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every frame is stored."""
+        return self.frame_count is not None
+
+    def has(self, chunk: int) -> bool:
+        """Whether a chunk is stored."""
+        return chunk in self._done
+
+    def chunks(self) -> list[int]:
+        """The chunks that are stored, in order."""
+        return sorted(self._done)
+
+    def extra(self, chunk: int) -> Any:
+        """What was stored beside a chunk's arrays."""
+        return self._done[chunk]["extra"]
+
+    def write(self, chunk: int, arrays: Mapping[str, NDArray[Any]], extra: Any = None) -> None:
+        """Store one chunk: arrays (n, ...) with n the chunk length, less only in the last chunk.
+
+        extra: small JSON values that belong to the chunk. Raises OutputError when the disk is full.
+        """
+        lengths = {len(array) for array in arrays.values()}
+        if len(lengths) != 1 or not 0 < max(lengths) <= self.chunk_frames:
+            raise ShapeError("arrays of a chunk must share its length", expected=self.chunk_frames, got=lengths)
+        self.forget(chunk)
+        with output_errors(self.data):
+            files = {}
+            for name, data in arrays.items():
+                path = self._write_array(name, chunk, data)
+                files[str(path.relative_to(self.data))] = path.stat().st_size
+        content = {"files": files, "extra": extra}
+        write_json(self._markers / f"{chunk:06d}.json", content)
+        self._done[chunk] = content
+
+    def _write_array(self, name: str, chunk: int, data: NDArray[Any]) -> Path:
+        array = self._array(name, data)
+        start = chunk * self.chunk_frames
+        array[start : start + len(data)] = data
+        path = self.data / name / "/".join(["c", str(chunk), *["0"] * (data.ndim - 1)])
+        fsync_path(path)
+        fsync_path(path.parent)
+        return path
+
+    def _array(self, name: str, data: NDArray[Any]) -> zarr.Array[Any]:
+        group = zarr.open_group(self.data, mode="r+")
+        if name in group:
+            array: zarr.Array[Any] = group[name]  # type: ignore[assignment]
+            if array.shape[1:] != data.shape[1:] or array.dtype != data.dtype:
+                expected, got = (array.shape[1:], array.dtype), (data.shape[1:], data.dtype)
+                raise ShapeError(f"frames of '{name}' changed their shape", expected=expected, got=got)
+            # An opened array does not remember this setting; without it a chunk of zeros would get no file.
+            return array.with_config({"write_empty_chunks": True})
+        array = group.create_array(
+            name,
+            shape=(_OPEN_END, *data.shape[1:]),
+            chunks=(self.chunk_frames, *data.shape[1:]),
+            dtype=data.dtype,
+            fill_value=0,
+            compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()],
+            config={"write_empty_chunks": True},
+        )
+        # Chunks that reach the disk are worth nothing without it.
+        fsync_path(self.data / name / "zarr.json")
+        fsync_path(self.data / name)
+        return array
+
+    def finish(self, frame_count: int, attributes: Mapping[str, Any] | None = None) -> None:
+        """Declare the stage whole: its arrays end after ``frame_count`` frames."""
+        for metadata in self.data.glob("*/zarr.json"):
+            # Zarr's own resize visits every chunk that the old shape could hold.
+            content = read_json(metadata)
+            write_json(metadata, {**content, "shape": [frame_count, *content["shape"][1:]]})
+        with output_errors(self.data):
+            zarr.open_group(self.data, mode="r+").attrs.update(dict(attributes or {}))
+            fsync_path(self.data / "zarr.json")
+        write_json(self.folder / "complete.json", {"frames": frame_count})
+
+    def forget(self, chunk: int) -> None:
+        """Make a chunk a miss."""
+        forget_chunk(self.folder, chunk)
+        self._done.pop(chunk, None)
+
+    def frames(self, name: str, *, kept_chunks: int = 8) -> Frames:
+        """Lazy view of one array of a finished stage."""
+        count = self.frame_count
+        if count is None:
+            raise CacheError("unfinished cache stage", where=self.folder)
+        array: zarr.Array[Any] = zarr.open_group(self.data, mode="r")[name]  # type: ignore[assignment]
+        return ChunkedFrames(array, count, self.folder, kept_chunks)
