@@ -1,0 +1,106 @@
+"""What was inferred about a video, opened lazily for fusion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stf_depth.cache.store import StageStore
+from stf_depth.fusion.inputs import ShotInputs, StructureMaps
+from stf_depth.geometry.solve import CameraSolve
+from stf_depth.pipeline.plan import VideoPlan
+from stf_depth.pipeline.views import MappedFrames, ShotFrames, as_disparity, merge_roles
+from stf_depth.types import Ambiguity, Frames, Representation, Shot
+
+__all__ = ["Observations", "observe", "open_rgb", "open_roles"]
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Everything that was inferred about a video, lazily read, at each network's own size."""
+
+    rgb: Frames
+    depth: Frames
+    valid: Frames
+    representation: Representation
+    ambiguity: Ambiguity
+    roles: Frames | None
+    segments: Frames | None
+    cameras: list[CameraSolve]
+    structure: StructureMaps | None
+
+    def of_shot(self, number: int, shot: Shot) -> ShotInputs:
+        """The part that belongs to one shot, as fusion takes it."""
+
+        def cut(frames: Frames | None) -> Any:
+            return None if frames is None else ShotFrames(frames, shot)
+
+        # Without a reliable camera the structure is a stand-in, no evidence to fuse with.
+        camera = self.cameras[number].path if self.cameras else None
+        structure = self.structure if camera is not None and camera.is_reliable else None
+        if structure is not None:
+            structure = StructureMaps(cut(structure.disparity), cut(structure.confidence))
+        return ShotInputs(
+            rgb=cut(self.rgb),
+            disparity=cut(as_disparity(self.depth, self.representation)),
+            valid=cut(self.valid),
+            ambiguity=self.ambiguity,
+            roles=cut(self.roles),
+            segments=cut(self.segments),
+            camera=camera,
+            structure=structure,
+        )
+
+
+def observe(plan: VideoPlan, cameras: list[CameraSolve], structure: StageStore | None) -> Observations:
+    """Open the finished stages of a video."""
+    maps = None
+    if structure is not None:
+        maps = StructureMaps(structure.frames("disparity"), structure.frames("confidence"))
+    return Observations(
+        rgb=open_rgb(plan),
+        **_depth_observation(plan, structure),
+        roles=open_roles(plan),
+        segments=_open_segments(plan),
+        cameras=cameras,
+        structure=maps,
+    )
+
+
+def open_rgb(plan: VideoPlan) -> Frames:
+    """Decoded frames at the working size."""
+    return plan.store("frames").frames("rgb", kept_chunks=12)
+
+
+def open_roles(plan: VideoPlan) -> Frames | None:
+    """Roles of all pixels: panoptic, completed by semantic; None without either."""
+    panoptic, semantic = (
+        plan.store(task).frames("roles") if task in plan.keys else None for task in ("panoptic", "semantic")
+    )
+    return merge_roles(panoptic, semantic)
+
+
+def _open_segments(plan: VideoPlan) -> Frames | None:
+    task = next((task for task in ("panoptic", "semantic") if task in plan.keys), None)
+    return None if task is None else plan.store(task).frames("ids")
+
+
+def _depth_observation(plan: VideoPlan, structure: StageStore | None) -> dict[str, Any]:
+    if structure is not None and plan.depth_from_geometry:
+        disparity = structure.frames("disparity")
+        return {
+            "depth": disparity,
+            "valid": MappedFrames(lambda values: np.isfinite(values) & (values > 0), disparity),
+            "representation": Representation.DISPARITY,
+            "ambiguity": Ambiguity.SCALE,
+        }
+    store = plan.store("depth")
+    representation, ambiguity = store.extra(0)[0]
+    return {
+        "depth": store.frames("depth"),
+        "valid": store.frames("valid"),
+        "representation": Representation(representation),
+        "ambiguity": Ambiguity(ambiguity),
+    }

@@ -1,0 +1,162 @@
+"""Which stages a video goes through, under which cache keys, in which folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stf_depth.cache.files import remove_tree
+from stf_depth.cache.keys import stage_key
+from stf_depth.cache.store import StageStore
+from stf_depth.config import RunConfig
+from stf_depth.perception.base import BackendInfo, DepthFromGeometry
+from stf_depth.pipeline.backends import Backends
+from stf_depth.result import DEPTH_STORE, MANIFEST, PROGRESS
+
+__all__ = ["CHUNK_FRAMES", "PROGRESS", "VideoFolders", "VideoPlan"]
+
+CHUNK_FRAMES = 16
+
+# Raised when the output of a stage changes for the same configuration.
+_VERSIONS = {
+    "frames": 1,
+    "shots": 1,
+    "depth": 1,
+    "semantic": 1,
+    "panoptic": 1,
+    "camera": 1,
+    "structure": 1,
+    "fusion": 1,
+}
+
+
+@dataclass(frozen=True)
+class VideoFolders:
+    """Where one video's cache, images and results lie."""
+
+    working: Path
+    output: Path
+
+    @property
+    def cache(self) -> Path:
+        """Stages, one folder for each stage and key."""
+        return self.working / "cache"
+
+    @property
+    def depth_store(self) -> Path:
+        """The fused depth."""
+        return self.output / DEPTH_STORE
+
+    @property
+    def manifest(self) -> Path:
+        """Written last: its presence says that the result is whole."""
+        return self.output / MANIFEST
+
+    @property
+    def inference_pickle(self) -> Path:
+        """Inference cache of the original interface."""
+        return self.working / "infer_result.pkl"
+
+    @property
+    def inference_record(self) -> Path:
+        """What the inference cache was made from, and its size: whether it is current and whole."""
+        return self.working / "infer_result.json"
+
+
+@dataclass(frozen=True)
+class VideoPlan:
+    """The stages of one video and their keys."""
+
+    input_digest: str
+    config: RunConfig
+    backends: Backends
+    folders: VideoFolders
+
+    @property
+    def depth_from_geometry(self) -> bool:
+        """Whether depth is triangulated instead of inferred."""
+        return isinstance(self.backends.depth, DepthFromGeometry)
+
+    @property
+    def uses_geometry(self) -> bool:
+        """Whether the camera is solved: for depth from motion, and for fusing along poses."""
+        return self.depth_from_geometry or (self.config.fusion.mode == "full" and self.config.geometry.enabled)
+
+    @cached_property
+    def keys(self) -> Mapping[str, str]:
+        """Stage name -> cache key, for the stages that this video goes through, in order."""
+        video = self.config.video.model_dump()
+        cuts = {name: video.pop(name) for name in ("cut_threshold", "min_shot_frames")}
+        del video["output_wh"], video["output_long_side_px"]
+        keys = {"frames": self._key("frames", video)}
+        keys["shots"] = self._key("shots", cuts, keys["frames"])
+        # Networks see the decoded frames at source size, so the working size does not concern them.
+        range_only = {name: video[name] for name in ("start_seconds", "end_seconds", "max_frames")}
+        for task, info in self.backends.infos().items():
+            if task != "flow" and not (task == "depth" and self.depth_from_geometry):
+                keys[task] = self._network_key(task, info, range_only)
+        if self.uses_geometry:
+            seen = [keys[name] for name in ("frames", "shots", "semantic", "panoptic") if name in keys]
+            keys["camera"] = self._key("camera", self.config.geometry.model_dump(), *seen)
+            keys["structure"] = self._key("structure", self.config.geometry.model_dump(), keys["camera"])
+        return keys | {"fusion": self._fusion_key(list(keys.values()))}
+
+    def output_wh(self, source_wh: tuple[int, int]) -> tuple[int, int]:
+        """Size of the result for a source of this size."""
+        video = self.config.video
+        if video.output_wh is not None:
+            return video.output_wh
+        if video.output_long_side_px is None:
+            return source_wh
+        scale = video.output_long_side_px / max(source_wh)
+        return max(1, round(source_wh[0] * scale)), max(1, round(source_wh[1] * scale))
+
+    def _key(self, stage: str, config: Mapping[str, Any], *upstream: str, weights: str = "") -> str:
+        return stage_key(
+            stage,
+            version=_VERSIONS[stage],
+            input_digest=self.input_digest,
+            config=config,
+            weights_digest=weights,
+            upstream=upstream,
+        )
+
+    def _network_key(self, task: str, info: BackendInfo, frame_range: Mapping[str, Any]) -> str:
+        config = {
+            **frame_range,
+            "spec": getattr(self.config, task),
+            "precision": self.config.precision,
+            "backend_version": info.version,
+            "representation": info.representation,
+            "ambiguity": info.ambiguity,
+        }
+        return self._key(task, config, weights=info.weights_digest)
+
+    def _fusion_key(self, upstream: list[str]) -> str:
+        flow = self.backends.flow.info
+        config = {
+            "fusion": self.config.fusion.model_dump(),
+            "alignment": self.config.alignment.model_dump(),
+            "output": [self.config.video.output_wh, self.config.video.output_long_side_px],
+            "flow": [flow.name, flow.version],
+        }
+        return self._key("fusion", config, *upstream, weights=flow.weights_digest)
+
+    def store(self, stage: str, chunk_frames: int = CHUNK_FRAMES) -> StageStore:
+        """The cache of a stage under its key."""
+        return StageStore(self.stage_folder(stage), self.keys[stage], chunk_frames=chunk_frames)
+
+    def stage_folder(self, stage: str) -> Path:
+        """Folder of a stage under its key."""
+        return self.folders.cache / f"{stage}-{self.keys[stage][:16]}"
+
+    def discard(self) -> None:
+        """Forget everything that is cached for this video."""
+        remove_tree(self.folders.cache)
+        remove_tree(self.folders.output / PROGRESS)
+        records = (self.folders.inference_record, self.folders.working / "images.json")
+        for file in (self.folders.manifest, self.folders.inference_pickle, *records):
+            file.unlink(missing_ok=True)
