@@ -1,0 +1,146 @@
+"""The table of export formats and the entry point that runs them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from stf_depth.config import FrozenConfig
+from stf_depth.errors import ConfigError, OutputError, SpecError
+from stf_depth.result import DepthResult
+
+__all__ = ["FORMATS", "Existing", "Format", "export_result", "parse_formats"]
+
+Existing = Literal["overwrite", "skip", "error"]
+Exporter = Callable[[DepthResult, Path, Any], list[Path]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to write a result.
+
+    module: file in this package with ``Options`` and ``export(result, target, options)``. target: name of the file
+    or folder it makes. fixed: options that make this format what it is.
+    """
+
+    module: str
+    target: str
+    summary: str
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def options_type(self) -> type[FrozenConfig]:
+        """The configuration that this format's exporter takes."""
+        kind: type[FrozenConfig] = self._load().Options
+        return kind
+
+    def exporter(self) -> Exporter:
+        """``export(result, target, options) -> files``; loads the format's libraries."""
+        function: Exporter = self._load().export
+        return function
+
+    def option_names(self) -> set[str]:
+        """Options that a caller may give."""
+        return set(self.options_type().model_fields) - set(self.fixed)
+
+    def _load(self) -> Any:
+        return import_module(f"stf_depth.export.{self.module}")
+
+
+FORMATS: dict[str, Format] = {
+    "npz": Format("npz", "depth.npz", "NumPy archive: depth, valid, pts_seconds, representation, ambiguity"),
+    "zarr": Format("zarr_copy", "depth_export.zarr", "chunked Zarr 3 group with the meaning in its attributes"),
+    "npy": Format("npy", "depth_npy", "one float32 .npy for each frame, NaN where unknown"),
+    "pkl": Format("pickle_dict", "depth.pkl", "plain Python dict of arrays and strings"),
+    "png16": Format("png16", "depth_png16", "16-bit PNG for each frame, mapping in its metadata"),
+    "mp4": Format("colour_video", "depth.mp4", "colour-mapped video with source timing and sound"),
+    "comparison": Format("comparison", "comparison.mp4", "video of RGB, per-frame depth and fused depth"),
+    "mkv": Format("grey_video", "depth_gray16.mkv", "lossless 16-bit grey FFV1", {"encoding": "ffv1-grey16"}),
+    "mov": Format("grey_video", "depth_gray10.mov", "lossless 10-bit grey HEVC", {"encoding": "h265-grey10"}),
+    "ply": Format("pointcloud", "points_ply", "point clouds with stated unit", {"file_type": "ply"}),
+    "points-glb": Format("pointcloud", "points_glb", "point clouds for glTF viewers", {"file_type": "glb"}),
+    "glb": Format("mesh", "mesh_glb", "coloured meshes cut at depth edges", {"file_type": "glb"}),
+    "mesh-ply": Format("mesh", "mesh_ply", "the same meshes as PLY", {"file_type": "ply"}),
+    "cameras": Format(
+        "cameras",
+        "cameras",
+        "COLMAP text and transforms.json with images and points",
+        {"file_type": "ply", "layout": "fused"},
+    ),
+    "exr": Format("exr", "depth_exr", "OpenEXR for each frame, channel Z with its meaning in the header"),
+    "sbs": Format("stereo", "stereo_sbs.mp4", "side-by-side 3D video", {"layout": "sbs"}),
+    "anaglyph": Format("stereo", "stereo_anaglyph.mp4", "3D video for red and cyan glasses", {"layout": "anaglyph"}),
+    "rrd": Format("rrd", "scene.rrd", "rerun recording: frames, depth, segments, camera and points in time"),
+    "report": Format("report", "report.html", "self-contained page: comparison, plots, cameras, licences"),
+}
+
+
+def parse_formats(formats: str | Sequence[str]) -> list[str]:
+    """Names of formats from ``"npz,exr"`` or a sequence, without repetitions.
+
+    Raises SpecError naming the closest known format.
+
+    >>> parse_formats("npz, png16")
+    ['npz', 'png16']
+    """
+    names = formats.split(",") if isinstance(formats, str) else list(formats)
+    names = list(dict.fromkeys(name.strip().lower() for name in names if name.strip()))
+    for name in names:
+        if name not in FORMATS:
+            close = difflib.get_close_matches(name, FORMATS, n=1)
+            hint = f"Did you mean '{close[0]}'?" if close else f"Known formats: {', '.join(FORMATS)}"
+            raise SpecError(f"unknown export format '{name}'", hint=hint)
+    return names
+
+
+def export_result(
+    result: DepthResult,
+    formats: str | Sequence[str],
+    out: Path | None = None,
+    *,
+    existing: Existing = "overwrite",
+    to_metric: str | None = None,
+    **options: Any,
+) -> dict[str, list[Path]]:
+    """Write a result in each of ``formats`` and return the files of each.
+
+    out: folder to write to, the result's own when None. existing: what happens to a target that is already there.
+    to_metric: one known length, as ``parse_reference`` reads it, that turns the depth into metres first. options: each
+    must be known to at least one of the formats and goes to those that know it.
+
+    Raises SpecError for an unknown format, ConfigError for an unknown or bad option, OutputError for a target that
+    exists or cannot be written, AmbiguityError or GeometryError where the result cannot be expressed in a format.
+    """
+    names = parse_formats(formats)
+    _reject_unknown(names, options)
+    folder = result.folder if out is None else out
+    if to_metric is not None:
+        from stf_depth.export.units import parse_reference
+        from stf_depth.export.units import to_metric as in_metres
+
+        result = in_metres(result, parse_reference(to_metric))
+    return {name: _export_one(result, FORMATS[name], folder, existing, options) for name in names}
+
+
+def _export_one(
+    result: DepthResult, form: Format, folder: Path, existing: Existing, options: Mapping[str, Any]
+) -> list[Path]:
+    target = folder / form.target
+    if target.exists() and existing == "skip":
+        return sorted(path for path in target.rglob("*") if path.is_file()) if target.is_dir() else [target]
+    if target.exists() and existing == "error":
+        raise OutputError("export exists", where=target, hint="Choose to overwrite or to skip existing files")
+    known = {key: value for key, value in options.items() if key in form.option_names()}
+    return form.exporter()(result, target, form.options_type().of({**known, **form.fixed}))
+
+
+def _reject_unknown(names: Sequence[str], options: Mapping[str, Any]) -> None:
+    known = sorted(set().union(*(FORMATS[name].option_names() for name in names)))
+    for key in options:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+            hint = f"Did you mean '{close[0]}'?" if close else "These formats take no options"
+            raise ConfigError(f"unknown export option '{key}' for {', '.join(names)}", hint=hint)

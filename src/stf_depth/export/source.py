@@ -1,0 +1,165 @@
+"""What a result was made from: its frames, their names, its sound, and the depth of each frame alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from stf_depth.cache.store import ChunkedFrames
+from stf_depth.config import VideoConfig
+from stf_depth.errors import InputNotFoundError, OutputError
+from stf_depth.result import DepthResult
+from stf_depth.types import Ambiguity, Frames, Representation, Role, SegmentInfo, Uint8Array
+
+__all__ = [
+    "SegmentFrames",
+    "StageDepth",
+    "StructureMaps",
+    "audio_source",
+    "frame_names",
+    "per_frame_depth",
+    "rgb_frames",
+    "segment_frames",
+    "structure_maps",
+]
+
+
+@dataclass(frozen=True)
+class StageDepth:
+    """Depth of every frame before fusion, (T, h, w) at the network's own size, read lazily."""
+
+    depth: Frames
+    valid: Frames
+    representation: Representation
+    ambiguity: Ambiguity
+
+
+def rgb_frames(result: DepthResult, *, wh: tuple[int, int] | None = None) -> Iterator[tuple[int, Uint8Array]]:
+    """Yield (index, (H, W, 3) uint8) of every frame of the result, at the size of its depth or at ``wh``.
+
+    Raises InputNotFoundError when the source is gone, OutputError when it no longer has those frames.
+    """
+    from stf_depth.video.reader import open_video
+
+    _, height, width = result.depth.shape
+    size = wh or (width, height)
+    count = 0
+    video = VideoConfig.of(result.manifest["config"]["video"])
+    with open_video(
+        _existing_source(result),
+        start_seconds=video.start_seconds,
+        end_seconds=video.end_seconds,
+        max_frames=video.max_frames,
+    ) as reader:
+        for batch in reader.batches(1):
+            yield count, _resized(batch.rgb[0], size)
+            count += 1
+    if count != len(result):
+        raise OutputError("the source changed since the run", where=result.source, expected=len(result), got=count)
+
+
+def frame_names(result: DepthResult) -> list[str]:
+    """A file name without suffix for each frame: that of its image, or its number.
+
+    Frames of a video are numbered, and so are those of an image sequence whose folder is gone.
+    """
+    if not result.source.is_dir():
+        return [f"{index:06d}" for index in range(len(result))]
+    from stf_depth.video.sequence import DEFAULT_SEQUENCE_RATE, sequence_images
+
+    images = sequence_images(result.source)
+    positions = np.rint(np.asarray(result.pts_seconds) * float(DEFAULT_SEQUENCE_RATE)).astype(int)
+    if len(positions) and positions.max() >= len(images):
+        raise OutputError("the source changed since the run", where=result.source, got=f"{len(images)} images")
+    stems, full = [images[i].stem for i in positions], [images[i].name for i in positions]
+    return stems if len(set(stems)) == len(stems) else full
+
+
+def audio_source(result: DepthResult) -> Path | None:
+    """The source where it is a video file, None for an image sequence; raises InputNotFoundError when it is gone."""
+    source = _existing_source(result)
+    return source if source.is_file() else None
+
+
+def per_frame_depth(result: DepthResult) -> StageDepth | None:
+    """The network's own depth of each frame, None where it was never computed or is no longer cached."""
+    group, folder = _stage_group(result, "depth"), result.stage("depth")
+    if group is None or folder is None:
+        return None
+    representation, ambiguity = _extras(folder, 0)[0]
+    depth, valid = (ChunkedFrames(group[name], group[name].shape[0], folder, 2) for name in ("depth", "valid"))
+    return StageDepth(depth, valid, Representation(representation), Ambiguity(ambiguity))
+
+
+def _existing_source(result: DepthResult) -> Path:
+    if not result.source.exists():
+        hint = "Put the source back, or choose a format that needs depth alone"
+        raise InputNotFoundError("the source of this result is gone", where=result.source, hint=hint)
+    return result.source
+
+
+def _resized(rgb: Uint8Array, wh: tuple[int, int]) -> Uint8Array:
+    if (rgb.shape[1], rgb.shape[0]) == wh:
+        return rgb
+    shrinks = wh[0] < rgb.shape[1]
+    return np.asarray(cv2.resize(rgb, wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC), np.uint8)
+
+
+@dataclass(frozen=True)
+class StructureMaps:
+    """Inverse depth triangulated along the camera path, (T, h, w), and its confidence in [0, 1]."""
+
+    disparity: Frames
+    confidence: Frames
+
+
+def structure_maps(result: DepthResult) -> StructureMaps | None:
+    """Triangulated inverse depth in the camera path's unit, None where there is none or it is no longer cached."""
+    group = _stage_group(result, "structure")
+    return None if group is None else StructureMaps(group["disparity"], group["confidence"])
+
+
+class SegmentFrames:
+    """Segment ids of every frame and what they mean, read lazily from a cached stage."""
+
+    def __init__(self, folder: Path, ids: Frames) -> None:
+        self.ids = ids
+        self._folder = folder
+        identity = json.loads((folder / "identity.json").read_text(encoding="utf-8"))
+        self._chunk_frames = int(identity["chunk_frames"])
+
+    def table(self, index: int) -> dict[int, SegmentInfo]:
+        """Meaning of the ids of one frame."""
+        entries = _extras(self._folder, index // self._chunk_frames)[index % self._chunk_frames]
+        return {
+            int(segment_id): SegmentInfo(name, Role(role), is_thing, score)
+            for segment_id, (name, role, is_thing, score) in entries.items()
+        }
+
+
+def segment_frames(result: DepthResult) -> SegmentFrames | None:
+    """Panoptic segments, semantic ones where those are absent, None where neither is cached."""
+    for stage in ("panoptic", "semantic"):
+        group, folder = _stage_group(result, stage), result.stage(stage)
+        if group is not None and folder is not None:
+            return SegmentFrames(folder, group["ids"])
+    return None
+
+
+def _stage_group(result: DepthResult, stage: str) -> Any | None:
+    folder = result.stage(stage)
+    if folder is None or not (folder / "complete.json").is_file():
+        return None
+    import zarr
+
+    return zarr.open_group(folder / "data.zarr", mode="r")
+
+
+def _extras(folder: Path, chunk: int) -> Any:
+    return json.loads((folder / "done" / f"{chunk:06d}.json").read_text(encoding="utf-8"))["extra"]

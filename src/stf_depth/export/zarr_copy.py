@@ -1,0 +1,51 @@
+"""``depth_export.zarr``: a self-contained copy of the depth store for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stf_depth.config import FrozenConfig
+from stf_depth.export.files import aside
+from stf_depth.export.reading import depth_chunks, unit_name
+from stf_depth.result import DepthResult, camera_to_json
+
+__all__ = ["Options", "export"]
+
+
+class Options(FrozenConfig):
+    """chunk_frames: frames in one chunk of the store."""
+
+    chunk_frames: int = 1
+
+
+def export(result: DepthResult, target: Path, options: Options) -> list[Path]:
+    """Write ``depth``, ``valid`` and ``pts_seconds`` with representation, ambiguity, unit, shots and cameras."""
+    import zarr
+
+    count, height, width = result.depth.shape
+    chunks = (min(options.chunk_frames, count), height, width)
+    with aside(target) as partial:
+        group = zarr.open_group(partial, mode="w")
+        depth = group.create_array("depth", shape=(count, height, width), chunks=chunks, dtype=np.float32)
+        valid = group.create_array("valid", shape=(count, height, width), chunks=chunks, dtype=np.bool_)
+        for start, maps in depth_chunks(result):
+            depth[start : start + len(maps)] = maps.depth
+            valid[start : start + len(maps)] = maps.valid
+        group.create_array("pts_seconds", data=np.asarray(result.pts_seconds))
+        group.attrs.update(_attributes(result))
+    return [target]
+
+
+def _attributes(result: DepthResult) -> dict[str, Any]:
+    cameras = zip(result.shots, result.cameras, strict=True)
+    return {
+        "representation": result.representation.value,
+        "ambiguity": result.ambiguity.value,
+        "units": unit_name(result.representation, result.ambiguity),
+        "shots": [
+            {"start": shot.start, "stop": shot.stop, "camera": camera_to_json(camera)} for shot, camera in cameras
+        ],
+    }
