@@ -1,0 +1,7 @@
+"""Looking at a result in rerun."""
+
+from __future__ import annotations
+
+from stf_depth.viewer.show import view
+
+__all__ = ["view"]
