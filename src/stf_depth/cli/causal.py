@@ -1,0 +1,75 @@
+"""``stf-depth run --mode causal``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from stf_depth.cli.common import EXIT_FAILED
+from stf_depth.cli.reporters import JsonReporter, make_reporter
+from stf_depth.errors import StfDepthError, UsageError
+from stf_depth.pipeline.progress import Reporter
+
+__all__ = ["execute_causal"]
+
+
+def execute_causal(
+    inputs: Sequence[str | Path],
+    output_dir: Path,
+    preset: str,
+    overrides: dict[str, Any],
+    options: dict[str, Any],
+    delivery: dict[str, Any],
+    *,
+    quiet: bool,
+    log_json: bool,
+) -> int:
+    """Process sources one after the other as their frames come; returns the exit code."""
+    from stf_depth.api import configure
+    from stf_depth.export import parse_formats
+
+    config = configure(preset, options, **overrides)
+    formats = tuple(parse_formats(delivery["exports"]))
+    failures = 0
+    with make_reporter(quiet=quiet, log_json=log_json, console=Console(stderr=log_json)) as reporter:
+        if config.semantic != "none" or config.panoptic != "none":
+            reporter.message("causal", "semantic and panoptic segments are not used in this mode")
+        for source in _sources(inputs):
+            try:
+                _run_one(source, config, output_dir, formats, reporter)
+            except UsageError:
+                raise
+            except StfDepthError as error:
+                failures += 1
+                typer.echo(f"error: {error}", err=True)
+    return EXIT_FAILED if failures else 0
+
+
+def _sources(inputs: Sequence[str | Path]) -> list[str]:
+    """Cameras and URLs as they are, videos and the videos of folders as paths."""
+    from stf_depth.video.discover import discover
+    from stf_depth.video.live import is_live_source
+
+    sources = []
+    for source in map(str, inputs):
+        sources += [source] if is_live_source(source) else [str(item.path) for item in discover([Path(source)])]
+    return sources
+
+
+def _run_one(source: str, config: Any, output_dir: Path, formats: tuple[str, ...], reporter: Reporter) -> None:
+    from stf_depth.export import export_result
+    from stf_depth.live import run_live
+
+    result = run_live(source, config, output_dir, reporter=reporter)
+    if formats:
+        export_result(result, list(formats), result.folder)
+    manifest = result.manifest
+    line = {**manifest["latency_ms"], "frames": len(result), "shots": len(result.shots), "output": str(result.folder)}
+    if isinstance(reporter, JsonReporter):
+        reporter.event("result", video=result.name, **line)
+    else:
+        reporter.message(result.name, ", ".join(f"{name} {value}" for name, value in line.items()))

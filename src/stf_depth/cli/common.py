@@ -1,0 +1,41 @@
+"""What the commands share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from stf_depth.errors import StfDepthError, UsageError
+
+__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_USAGE", "guarded"]
+
+# Typer carries its own copy of click in newer releases: the base of its usage errors is found through a public one.
+_CLICK_ERROR: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+def guarded(command: typer.Typer, arguments: Sequence[str] | None) -> int:
+    """Run a command line and return its exit code; every expected error is one line on stderr."""
+    # Threads that spin while they wait make a busy machine many times slower; the numeric libraries load after this.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        code = command(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except _CLICK_ERROR as error:
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_USAGE
+    except (typer.Abort, KeyboardInterrupt):
+        sys.stderr.write("interrupted: run the same command again to resume\n")
+        return EXIT_INTERRUPTED
+    except StfDepthError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+    except OSError as error:  # the system's own words: a path that is too long, a folder that may not be listed
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_FAILED
+    return code if isinstance(code, int) else 0

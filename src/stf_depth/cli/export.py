@@ -1,0 +1,47 @@
+"""``stf-depth export`` and ``stf-depth view``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+__all__ = ["export", "view"]
+
+
+def export(
+    result: Annotated[Path, typer.Argument(help="A result folder, or a folder of them.")],
+    formats: Annotated[str, typer.Option("--format", help="Formats, separated by commas.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; the result's own when left out.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the format.")
+    ] = None,
+    to_metric: Annotated[
+        str | None,
+        typer.Option(help="Turn the depth into metres first: pixel:X,Y=METRES or camera-height:METRES."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite/--skip-existing", help="What to do with files there.")] = True,
+) -> None:
+    """Write a finished result in other formats; no network runs."""
+    from stf_depth.cli.run import assignments
+    from stf_depth.export import export_tree
+
+    existing: Literal["overwrite", "skip"] = "overwrite" if overwrite else "skip"
+    chosen: dict[str, Any] = {**assignments(option), **({"to_metric": to_metric} if to_metric else {})}
+    for written in export_tree(result, formats, out, existing=existing, **chosen).values():
+        for name, files in written.items():
+            for file in files[:3]:
+                typer.echo(f"{name}: {file}")
+            if len(files) > 3:
+                typer.echo(f"{name}: and {len(files) - 3} more")
+
+
+def view(
+    result: Annotated[Path, typer.Argument(help="A result folder, or a saved .rrd file.")],
+    save: Annotated[Path | None, typer.Option(help="Write an .rrd file instead of opening a window.")] = None,
+) -> None:
+    """Look at a result in rerun: frames, depth, segments, point cloud and camera, synchronised."""
+    from stf_depth.viewer import view as show
+
+    typer.echo(str(show(result, save=save)))
