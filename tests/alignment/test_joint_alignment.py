@@ -1,0 +1,134 @@
+"""Links along exact flow, and the joint solve on jitter whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stf_depth.alignment.joint import Alignment, align_shot
+from stf_depth.alignment.links import Anchors, Links, LinkSampler, bilinear
+from stf_depth.config import AlignmentConfig
+
+CONFIG = AlignmentConfig()
+NO_PRIOR = AlignmentConfig.of({"scale_prior": 1e-6, "shift_prior": 1e-6, "grid_prior": 1e-6, "still_prior": 1.0})
+
+
+def sheet(height: int = 40, width: int = 60) -> np.ndarray:
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    return (0.4 * np.sin(x / 9) + 0.01 * y).astype(np.float32)
+
+
+def sampled(
+    values: list[np.ndarray], flow_px: tuple[float, float] = (0, 0), weight: np.ndarray | None = None, **options: float
+) -> Links:
+    height, width = values[0].shape
+    sampler = LinkSampler(width, height, 12, (1, 2, 4, 8, 16), 1.0)
+    there = np.broadcast_to(np.array(flow_px, np.float32), (height, width, 2))
+    back = -there + np.float32(options.get("disagree", 0))
+    trust = np.ones((height, width), np.float32) if weight is None else weight
+    for index, value in enumerate(values):
+        sampler.push(value, trust, there if index else None, back if index else None)
+    return sampler.links()
+
+
+def aligned(alignment: Alignment, frame: int, value: np.ndarray) -> np.ndarray:
+    term = np.minimum(np.exp(alignment.level - value), 4)
+    return value + alignment.log_scale[frame] + alignment.shift[frame] * term + alignment.grid[frame].mean()
+
+
+def test_bilinear_is_exact_on_a_plane_and_clamps_outside() -> None:
+    y, x = np.mgrid[:7, :9].astype(np.float32)
+    plane = 2 * x - y
+    xy = np.array([[1.25, 3.5], [7.5, 0.1], [-4, 2], [100, 100]], np.float32)
+    np.testing.assert_allclose(bilinear(plane, xy), [-1, 14.9, -2, 10], atol=1e-5)
+
+
+def test_links_follow_the_flow_over_every_span() -> None:
+    values = [sheet() + 0.1 * index for index in range(20)]
+    links = sampled(values, flow_px=(1.0, 0.5))
+    span = links.frame[:, 1] - links.frame[:, 0]
+    assert set(span.tolist()) == {1, 2, 4, 8, 16}
+    moved = (links.xy[:, 1] - links.xy[:, 0]) * [60, 40]
+    np.testing.assert_allclose(moved, np.outer(span, [1.0, 0.5]), atol=0.05)
+
+
+def test_links_stop_where_flows_disagree_and_where_weight_is_zero() -> None:
+    values = [sheet()] * 4
+    assert len(sampled(values, disagree=5.0)) == 0
+    half = np.ones((40, 60), np.float32)
+    half[:, :30] = 0
+    assert sampled(values, weight=half).xy[..., 0].min() >= 0.45
+
+
+def test_scale_and_shift_jitter_are_removed(rng: np.random.Generator) -> None:
+    scale, shift = rng.normal(0, 0.06, 24), rng.normal(0, 0.03, 24)
+    values = [np.log(np.exp(sheet()) * np.exp(s) + b).astype(np.float32) for s, b in zip(scale, shift, strict=True)]
+    result = align_shot(sampled(values), Anchors.none(), 24, 1.5, NO_PRIOR)
+    before = np.std([value.mean() for value in values])
+    after = np.std([aligned(result, index, value).mean() for index, value in enumerate(values)])
+    assert after < 0.05 * before
+    assert result.link_noise[1] < 0.1 * result.link_noise[0]
+
+
+def test_without_a_prior_worth_mentioning_the_mean_scale_stays(rng: np.random.Generator) -> None:
+    values = [sheet() + np.float32(s) for s in rng.normal(0, 0.1, 30)]
+    result = align_shot(sampled(values), Anchors.none(), 30, 1.5, CONFIG)
+    assert abs(np.mean([aligned(result, i, v).mean() - v.mean() for i, v in enumerate(values)])) < 0.01
+
+
+def test_anchors_set_the_level_and_report_what_they_lack() -> None:
+    values = [sheet()] * 10
+    target = sheet() + 0.3
+    sampler = LinkSampler(60, 40, 16, (1, 2), 1.0)
+    nothing = np.zeros((40, 60, 2), np.float32)
+    for index, value in enumerate(values):
+        flow = nothing if index else None
+        sampler.push(value, np.ones_like(value), flow, flow)
+        sampler.anchor(target, np.full_like(target, 0.9))
+    result = align_shot(sampler.links(), sampler.anchors(), 10, 1.5, NO_PRIOR)
+    np.testing.assert_allclose(aligned(result, 4, values[4]), target, atol=0.01)
+    assert result.anchor_noise is not None
+    assert result.anchor_noise < 0.01
+
+
+def test_expected_change_is_not_taken_for_flicker() -> None:
+    values = [sheet() + 0.05 * index for index in range(20)]
+
+    def approaching(first: int, second: int, xy: np.ndarray, _: np.ndarray) -> np.ndarray:
+        return np.full(len(xy), 0.05 * (second - first), np.float32)
+
+    sampler = LinkSampler(60, 40, 12, (1, 2, 4), 1.0, approaching)
+    nothing = np.zeros((40, 60, 2), np.float32)
+    for index, value in enumerate(values):
+        flow = nothing if index else None
+        sampler.push(value, np.ones_like(value), flow, flow)
+    result = align_shot(sampler.links(), Anchors.none(), 20, 1.5, NO_PRIOR)
+    assert np.abs(result.log_scale).max() < 1e-3
+    assert result.link_noise[0] < 1e-3
+
+
+def test_blocks_do_not_change_the_grid_beyond_their_overlap(rng: np.random.Generator) -> None:
+    y, x = np.mgrid[:40, :60].astype(np.float32)
+    values = [
+        sheet() + np.float32(a) * (x / 60 - 0.5) + np.float32(b) * (y / 40 - 0.5)
+        for a, b in rng.normal(0, 0.1, (80, 2))
+    ]
+    links = sampled(values)
+    whole = align_shot(links, Anchors.none(), 80, 1.5, CONFIG.with_values({"block_frames": 80}))
+    parts = align_shot(links, Anchors.none(), 80, 1.5, CONFIG.with_values({"block_frames": 16}))
+    assert np.abs(whole.grid).max() > 0.05
+    assert np.abs(whole.grid - parts.grid).max() < 0.1 * np.abs(whole.grid).max()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_short_shots_have_a_solution(count: int) -> None:
+    result = align_shot(sampled([sheet()] * count), Anchors.none(), count, 1.5, CONFIG)
+    assert result.grid.shape[0] == count
+    assert np.abs(result.log_scale).max() < 1e-6
+
+
+def test_switches_leave_their_part_at_zero(rng: np.random.Generator) -> None:
+    values = [sheet() + np.float32(s) for s in rng.normal(0, 0.1, 10)]
+    links = sampled(values)
+    assert not align_shot(links, Anchors.none(), 10, 1.5, CONFIG.with_values({"grid": False})).grid.any()
+    assert not align_shot(links, Anchors.none(), 10, 1.5, CONFIG.with_values({"affine": False})).log_scale.any()

@@ -1,0 +1,141 @@
+"""A stage store gives back what was written, and nothing that was written halfway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stf_depth.cache.sequential import SequentialWriter
+from stf_depth.cache.store import DamagedChunkError, StageStore, forget_chunk
+from stf_depth.errors import CacheError, ShapeError
+
+
+@pytest.fixture
+def frames(rng: np.random.Generator) -> np.ndarray:
+    values = rng.random((10, 5, 6)).astype(np.float32)
+    values[9] = 0  # Zarr leaves chunks of zeros out unless told otherwise
+    return values
+
+
+def fill(folder: Path, frames: np.ndarray, key: str = "key") -> StageStore:
+    store = StageStore(folder, key, chunk_frames=4)
+    for chunk in range(3):
+        part = frames[4 * chunk : 4 * chunk + 4]
+        store.write(chunk, {"depth": part, "count": np.arange(len(part))}, extra={"chunk": chunk})
+    store.finish(len(frames), {"unit": "m"})
+    return store
+
+
+def chunk_file(folder: Path, chunk: int) -> Path:
+    return folder / "data.zarr" / "depth" / "c" / str(chunk) / "0" / "0"
+
+
+def test_round_trip(tmp_path: Path, frames: np.ndarray) -> None:
+    fill(tmp_path / "s", frames)
+    again = StageStore(tmp_path / "s", "key", chunk_frames=4)
+    view = again.frames("depth", kept_chunks=1)
+    assert again.frame_count == 10
+    assert view.shape == (10, 5, 6)
+    np.testing.assert_array_equal(view[:], frames)
+    np.testing.assert_array_equal(view[-1], frames[-1])
+    np.testing.assert_array_equal(view[3:9:2], frames[3:9:2])
+    assert again.extra(2) == {"chunk": 2}
+
+
+def test_index_outside_raises(tmp_path: Path, frames: np.ndarray) -> None:
+    view = fill(tmp_path / "s", frames).frames("depth")
+    with pytest.raises(IndexError):
+        view[10]
+    with pytest.raises(IndexError):
+        view[-11]
+
+
+def test_unfinished_store_is_not_read(tmp_path: Path, frames: np.ndarray) -> None:
+    store = StageStore(tmp_path / "s", "key", chunk_frames=4)
+    store.write(0, {"depth": frames[:4]})
+    assert not store.is_complete
+    with pytest.raises(CacheError):
+        store.frames("depth")
+
+
+def test_another_key_starts_empty(tmp_path: Path, frames: np.ndarray) -> None:
+    fill(tmp_path / "s", frames)
+    other = StageStore(tmp_path / "s", "other", chunk_frames=4)
+    assert not other.has(0)
+    assert not StageStore(tmp_path / "s", "key", chunk_frames=4).has(0)
+
+
+@pytest.mark.parametrize("harm", ["truncate", "remove", "empty"])
+def test_incomplete_file_is_a_miss(tmp_path: Path, frames: np.ndarray, harm: str) -> None:
+    fill(tmp_path / "s", frames)
+    file = chunk_file(tmp_path / "s", 1)
+    if harm == "remove":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-3] if harm == "truncate" else b"")
+    store = StageStore(tmp_path / "s", "key", chunk_frames=4)
+    assert [store.has(chunk) for chunk in range(3)] == [True, False, True]
+    assert not store.is_complete
+    store.write(1, {"depth": frames[4:8], "count": np.arange(4)})
+    np.testing.assert_array_equal(store.frames("depth")[:], frames)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"files": {}}x', "\x00\x00"])
+def test_damaged_marker_is_a_miss(tmp_path: Path, frames: np.ndarray, content: str) -> None:
+    fill(tmp_path / "s", frames)
+    (tmp_path / "s" / "done" / "000001.json").write_text(content)
+    store = StageStore(tmp_path / "s", "key", chunk_frames=4)
+    assert not store.has(1)
+    assert store.has(0)
+
+
+def test_flipped_bit_is_found_when_read(tmp_path: Path, frames: np.ndarray) -> None:
+    fill(tmp_path / "s", frames)
+    file = chunk_file(tmp_path / "s", 1)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    store = StageStore(tmp_path / "s", "key", chunk_frames=4)
+    view = store.frames("depth")
+    np.testing.assert_array_equal(view[0], frames[0])
+    with pytest.raises(DamagedChunkError) as caught:
+        view[5]
+    forget_chunk(caught.value.folder, caught.value.chunk)
+    assert not StageStore(tmp_path / "s", "key", chunk_frames=4).has(1)
+
+
+def test_same_input_gives_same_bytes(tmp_path: Path, frames: np.ndarray) -> None:
+    for name in ("a", "b"):
+        fill(tmp_path / name, frames)
+    files = [sorted((tmp_path / name / "data.zarr").rglob("*")) for name in ("a", "b")]
+    contents = [[path.read_bytes() for path in paths if path.is_file()] for paths in files]
+    assert contents[0] == contents[1]
+
+
+def test_changed_frame_shape_is_refused(tmp_path: Path, frames: np.ndarray) -> None:
+    store = StageStore(tmp_path / "s", "key", chunk_frames=4)
+    store.write(0, {"depth": frames[:4]})
+    with pytest.raises(ShapeError):
+        store.write(1, {"depth": frames[:4, :3]})
+
+
+@pytest.mark.parametrize("lengths", [[1] * 10, [10], [3, 7], [4, 4, 2], [9, 1]])
+def test_sequential_writer_fills_chunks_from_any_batches(
+    tmp_path: Path, frames: np.ndarray, lengths: list[int]
+) -> None:
+    store = StageStore(tmp_path / "s", "key", chunk_frames=4)
+    writer = SequentialWriter(store, len(frames))
+    first = 0
+    for length in lengths:
+        writer.append({"depth": frames[first : first + length]}, extra=first)
+        first += length
+    store.finish(len(frames))
+    np.testing.assert_array_equal(store.frames("depth")[:], frames)
+
+
+def test_sequential_writer_continues_at_the_first_gap(tmp_path: Path, frames: np.ndarray) -> None:
+    store = fill(tmp_path / "s", frames)
+    store.forget(1)
+    assert SequentialWriter(store, 10).position == 4

@@ -1,0 +1,133 @@
+"""One known length makes metres; what cannot be known is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+from stf_depth.errors import AmbiguityError, ConfigError, GeometryError, ShapeError
+from stf_depth.export import export_result
+from stf_depth.export.geometry import GeometryOptions
+from stf_depth.export.units import CameraHeight, ReferenceDistance, parse_reference, to_metric
+from stf_depth.result import DepthResult
+from stf_depth.synthetic import SyntheticClip
+from stf_depth.types import Shot
+
+
+@pytest.mark.parametrize("ambiguity", ["scale", "affine"])
+def test_one_distance_gives_metres_everywhere(
+    make_result: Callable[..., Path], room_clip: SyntheticClip, ambiguity: str
+) -> None:
+    result = DepthResult(make_result(ambiguity=ambiguity))
+    truth = float(room_clip.depth[4, 30, 48])
+    metric = to_metric(result, ReferenceDistance(48, 30, truth, frame=4))
+    assert (metric.representation.value, metric.ambiguity.value) == ("z_depth", "metric")
+    np.testing.assert_allclose(np.asarray(metric.depth[2:5]), room_clip.depth[2:5], rtol=0.01)
+    np.testing.assert_allclose(metric.cameras[0].world_from_cam, room_clip.world_from_cam, atol=0.02)
+    twice = to_metric(result, ReferenceDistance(48, 30, 2 * truth, frame=4))
+    np.testing.assert_allclose(np.asarray(twice.depth[0]), 2 * np.asarray(metric.depth[0]), rtol=1e-5)
+
+
+def test_height_of_the_camera_gives_metres(make_result: Callable[..., Path], room_clip: SyntheticClip) -> None:
+    result = DepthResult(make_result(ambiguity="scale"))
+    height = 1.3 - room_clip.world_from_cam[0, 1, 3]
+    metric = to_metric(result, CameraHeight(float(height)))
+    np.testing.assert_allclose(np.asarray(metric.depth[0]), room_clip.depth[0], rtol=0.03)
+
+
+def test_every_exporter_reads_the_metric_view(
+    make_result: Callable[..., Path], room_clip: SyntheticClip, tmp_path: Path
+) -> None:
+    result = DepthResult(make_result(ambiguity="affine"))
+    truth = float(room_clip.depth[0, 30, 48])
+    files = export_result(result, "npz,ply", tmp_path, to_metric=f"pixel:48,30={truth}", every=12)
+    archive = np.load(files["npz"][0], allow_pickle=False)
+    assert (str(archive["representation"]), str(archive["ambiguity"])) == ("z_depth", "metric")
+    np.testing.assert_allclose(archive["depth"][0], room_clip.depth[0], rtol=0.01)
+    assert b"comment unit: m\n" in files["ply"][0].read_bytes()[:200]
+    depth = np.asarray(trimesh.load(files["ply"][0]).vertices)[:, 2]
+    assert np.median(depth) == pytest.approx(float(np.median(room_clip.depth[0])), rel=0.05)
+
+
+def test_fused_cloud_of_a_metric_view_is_in_metres(
+    make_result: Callable[..., Path], room_clip: SyntheticClip, tmp_path: Path
+) -> None:
+    """The camera path arrives in a unit of its own, half a metre: depth and path must come out in metres alike."""
+    shrunk = room_clip.world_from_cam.copy()
+    shrunk[:, :3, 3] *= 2
+    result = DepthResult(make_result(replace(room_clip, world_from_cam=shrunk), ambiguity="scale"))
+    _rescale_structure(result, 0.5)
+    truth = float(room_clip.depth[0, 30, 48])
+    reference = f"pixel:48,30={truth}"
+    (path,) = export_result(result, "ply", tmp_path, to_metric=reference, layout="fused", voxel_share=0.01)["ply"]
+    points = np.asarray(trimesh.load(path).vertices)
+    floor = points[np.abs(points[:, 1] - 1.3) < 0.06]
+    assert len(floor) > 100
+    assert np.abs(floor[:, 1] - 1.3).mean() < 0.01
+
+
+def _rescale_structure(result: DepthResult, factor: float) -> None:
+    import zarr
+
+    folder = result.stage("structure")
+    assert folder is not None
+    disparity = zarr.open_group(folder / "data.zarr", mode="r+")["disparity"]
+    disparity[:] = disparity[:] * factor
+
+
+def test_metric_depth_stays_as_it_is(tiny_result: Path) -> None:
+    result = DepthResult(tiny_result)
+    assert to_metric(result, CameraHeight(1.0)) is result
+
+
+def test_unknown_offset_is_refused_unless_assumed(make_result: Callable[..., Path]) -> None:
+    result = DepthResult(make_result(ambiguity="affine", kind="static"))
+    with pytest.raises(AmbiguityError, match="offset"):
+        to_metric(result, ReferenceDistance(48, 30, 2.0))
+    assumed = to_metric(
+        result, ReferenceDistance(48, 30, 2.0), options=GeometryOptions(far_over_near=4, fov_degrees=60)
+    )
+    assert np.asarray(assumed.depth[0])[30, 48] == pytest.approx(2.0, rel=0.02)
+
+
+def test_reference_off_the_picture_or_off_the_surface_is_refused(
+    make_result: Callable[..., Path], room_clip: SyntheticClip
+) -> None:
+    depth = room_clip.depth.copy()
+    depth[:, :20, :20] = np.inf
+    result = DepthResult(make_result(replace(room_clip, depth=depth), ambiguity="scale"))
+    with pytest.raises(ShapeError, match="96x64"):
+        to_metric(result, ReferenceDistance(96, 0, 1.0))
+    with pytest.raises(ShapeError, match="0 to 11"):
+        to_metric(result, ReferenceDistance(9, 9, 1.0, frame=12))
+    with pytest.raises(GeometryError, match="no valid depth"):
+        to_metric(result, ReferenceDistance(9, 9, 1.0))
+
+
+def test_several_shots_have_several_units(make_result: Callable[..., Path], room_clip: SyntheticClip) -> None:
+    cut = replace(room_clip, shots=(Shot(0, 5), Shot(5, 12)))
+    with pytest.raises(AmbiguityError, match="unit of its own"):
+        to_metric(DepthResult(make_result(cut, ambiguity="scale")), ReferenceDistance(5, 5, 1.0))
+
+
+def test_height_needs_ground(make_result: Callable[..., Path]) -> None:
+    folder = make_result(ambiguity="scale")
+    (folder.parent / "working" / "panoptic" / "complete.json").unlink()
+    with pytest.raises(GeometryError, match="ground"):
+        to_metric(DepthResult(folder), CameraHeight(1.5))
+
+
+@pytest.mark.parametrize("text", ["", "pixel:3=2", "pixel:1,2=-1", "pixel:1,2=nan", "camera-height:0", "door:2"])
+def test_unreadable_references_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="camera-height:METRES"):
+        parse_reference(text)
+
+
+def test_readable_references() -> None:
+    assert parse_reference("camera-height:1.6") == CameraHeight(1.6)
+    assert parse_reference("pixel:3,4=2.5") == ReferenceDistance(3, 4, 2.5)

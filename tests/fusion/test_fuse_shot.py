@@ -1,0 +1,291 @@
+"""fuse_shot as a whole, on scenes with exact depth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stf_depth.config import RunConfig
+from stf_depth.errors import ShapeError
+from stf_depth.fusion.inputs import FusedChunk, ShotInputs, StructureMaps
+from stf_depth.fusion.shot import fuse_shot
+from stf_depth.synthetic import SyntheticClip, degrade, render_clip, scene
+from stf_depth.types import Ambiguity, CameraPath, DepthMaps, MotionKind
+
+WH = (160, 96)
+FRAMES = 16
+
+
+@pytest.fixture(scope="module")
+def room() -> SyntheticClip:
+    return render_clip(scene("room"), frames=FRAMES, wh=WH)
+
+
+@pytest.fixture(scope="module")
+def movers() -> SyntheticClip:
+    return render_clip(scene("static_camera_movers"), frames=FRAMES, wh=WH)
+
+
+@pytest.fixture(scope="module")
+def street() -> SyntheticClip:
+    return render_clip(scene("street"), frames=8, wh=WH)
+
+
+def camera_of(clip: SyntheticClip) -> CameraPath:
+    count = len(clip.rgb)
+    return CameraPath(
+        MotionKind.PARALLAX, clip.intrinsics, clip.world_from_cam, np.ones(count, bool), np.ones(count, np.float32)
+    )
+
+
+def true_disparity(clip: SyntheticClip) -> np.ndarray:
+    return np.where(np.isfinite(clip.depth), 1 / clip.depth, 0).astype(np.float32)
+
+
+def structure_of(clip: SyntheticClip, confidence: float = 0.8) -> StructureMaps:
+    disparity = true_disparity(clip)
+    return StructureMaps(disparity, np.full(disparity.shape, confidence, np.float32))
+
+
+def inputs_of(clip: SyntheticClip, maps: DepthMaps, **more: Any) -> ShotInputs:
+    return ShotInputs(clip.rgb, maps.depth, maps.valid, maps.ambiguity, **more)
+
+
+def run(inputs: ShotInputs, settings: Mapping[str, Any] | None = None) -> list[FusedChunk]:
+    return list(fuse_shot(inputs, RunConfig().with_values(settings or {})))
+
+
+def joined(chunks: list[FusedChunk]) -> np.ndarray:
+    return np.concatenate([chunk.disparity for chunk in chunks])
+
+
+def abs_rel(disparity: np.ndarray, clip: SyntheticClip, mask: np.ndarray | None = None) -> float:
+    """Whole-clip AbsRel after one scale and shift over all frames."""
+    solid = np.isfinite(clip.depth)
+    p, g = disparity[solid].astype(np.float64), 1 / clip.depth[solid].astype(np.float64)
+    line = np.linalg.lstsq(np.stack([p, np.ones_like(p)], 1), g, rcond=None)[0]
+    z = 1 / np.maximum(line[0] * disparity + line[1], 1e-3)
+    counted = solid if mask is None else solid & mask
+    return float((np.abs(z - clip.depth)[counted] / clip.depth[counted]).mean())
+
+
+def flicker(disparity: np.ndarray, mask: np.ndarray) -> float:
+    """Mean over frames of the step of log disparity at pixels that stay."""
+    both = mask[1:] & mask[:-1]
+    step = np.abs(np.diff(np.log(np.maximum(disparity, 1e-6)), axis=0))
+    return float(step[both].mean())
+
+
+def test_chunks_cover_every_frame_once_at_the_working_size(room: SyntheticClip) -> None:
+    small = degrade(room.depth, 0).depth[:, ::2, ::2].copy()
+    maps = DepthMaps.of(small, "disparity", "affine")
+    chunks = run(inputs_of(room, maps), {"fusion.chunk_frames": 5})
+    assert [chunk.start for chunk in chunks] == [0, 5, 10, 15]
+    disparity = joined(chunks)
+    assert disparity.shape == room.depth.shape
+    assert disparity.dtype == np.float32
+    for chunk in chunks:
+        assert chunk.valid.dtype == bool
+        assert chunk.confidence.dtype == np.float32
+        assert chunk.confidence.min() >= 0
+        assert chunk.confidence.max() <= 1
+
+
+def test_flow_mode_steadies_an_unsteady_input(room: SyntheticClip) -> None:
+    maps = degrade(room.depth, 1)
+    fused = joined(run(inputs_of(room, maps), {"fusion.mode": "flow"}))
+    assert abs_rel(fused, room) < 0.85 * abs_rel(maps.depth, room)
+
+
+def test_structure_halves_the_error_and_resolves_the_offset(room: SyntheticClip) -> None:
+    maps = degrade(room.depth, 1)
+    inputs = inputs_of(room, maps, camera=camera_of(room), structure=structure_of(room))
+    chunks = run(inputs)
+    assert {chunk.ambiguity for chunk in chunks} == {Ambiguity.SCALE}
+    assert abs_rel(joined(chunks), room) < 0.5 * abs_rel(maps.depth, room)
+    ratio = np.median(joined(chunks), axis=(1, 2)) / np.median(true_disparity(room), axis=(1, 2))
+    assert ratio.std() / ratio.mean() < 0.02
+
+
+def test_flow_mode_ignores_camera_and_structure(room: SyntheticClip) -> None:
+    maps = degrade(room.depth, 1)
+    bare = joined(run(inputs_of(room, maps), {"fusion.mode": "flow"}))
+    inputs = inputs_of(room, maps, camera=camera_of(room), structure=structure_of(room))
+    np.testing.assert_array_equal(bare, joined(run(inputs, {"fusion.mode": "flow"})))
+
+
+def test_metric_input_keeps_its_scale(room: SyntheticClip, rng: np.random.Generator) -> None:
+    jitter = np.exp(rng.normal(0, 0.08, FRAMES)).astype(np.float32)[:, None, None]
+    maps = DepthMaps.of(true_disparity(room) * jitter, "disparity", "metric")
+    structure = structure_of(room)
+    scaled = StructureMaps(np.asarray(structure.disparity) * 17, structure.confidence)
+    camera = camera_of(room)
+    poses = camera.world_from_cam.copy()
+    poses[:, :3, 3] /= 17
+    inputs = inputs_of(
+        room,
+        maps,
+        structure=scaled,
+        camera=CameraPath(camera.kind, camera.intrinsics, poses, camera.solved, camera.reliability),
+    )
+    chunks = run(inputs)
+    assert chunks[0].ambiguity is Ambiguity.METRIC
+    drift = np.median(np.log(joined(chunks) / true_disparity(room))) - np.median(np.log(jitter))
+    assert abs(drift) < 0.02
+
+
+@pytest.mark.parametrize("with_structure", [True, False])
+def test_truth_comes_back_untouched(room: SyntheticClip, with_structure: bool) -> None:
+    truth = true_disparity(room)
+    maps = DepthMaps.of(truth, "disparity", "metric")
+    more = {"camera": camera_of(room), "structure": structure_of(room)} if with_structure else {}
+    segments = {"roles": room.roles, "segments": room.labels}
+    np.testing.assert_allclose(joined(run(inputs_of(room, maps, **more, **segments))), truth, rtol=1e-5)
+
+
+def test_own_output_fed_back_is_no_worse(room: SyntheticClip) -> None:
+    more = {"camera": camera_of(room), "structure": structure_of(room)}
+    once = joined(run(inputs_of(room, degrade(room.depth, 1), **more)))
+    twice = joined(run(inputs_of(room, DepthMaps.of(once, "disparity", "scale"), **more)))
+    assert abs_rel(twice, room) <= abs_rel(once, room) + 0.003
+
+
+def test_fixed_camera_with_movers(movers: SyntheticClip) -> None:
+    maps = degrade(movers.depth, 1)
+    fused = joined(run(inputs_of(movers, maps, roles=movers.roles, segments=movers.labels)))
+    moving = movers.roles == 5
+    assert flicker(fused, ~moving) < 0.2 * flicker(maps.depth, ~moving)
+    assert abs_rel(fused, movers, moving) <= abs_rel(maps.depth, movers, moving)
+
+
+def damaged(clip: SyntheticClip, kind: str) -> dict[str, np.ndarray]:
+    roles, labels = clip.roles.copy(), clip.labels.copy()
+    if kind == "shifted":
+        return {"roles": np.roll(roles, 9, 2), "segments": np.roll(labels, 9, 2)}
+    if kind == "missing":
+        roles[::2], labels[::2] = 0, 0
+    if kind == "eroded":
+        border = np.zeros(labels.shape, bool)
+        for shift in range(1, 5):
+            for axis in (1, 2):
+                border |= np.roll(labels, shift, axis) != labels
+                border |= np.roll(labels, -shift, axis) != labels
+        roles[border], labels[border] = 0, 0
+    return {"roles": roles, "segments": labels}
+
+
+@pytest.mark.parametrize("kind", ["shifted", "missing", "eroded"])
+def test_damaged_masks_are_no_worse_than_none(movers: SyntheticClip, kind: str) -> None:
+    maps = degrade(movers.depth, 2)
+    bare = joined(run(inputs_of(movers, maps)))
+    fused = joined(run(inputs_of(movers, maps, **damaged(movers, kind))))
+    assert abs_rel(fused, movers) <= abs_rel(bare, movers) + 0.001
+
+
+def test_good_masks_sharpen_edges_and_lower_the_error(movers: SyntheticClip) -> None:
+    maps = degrade(movers.depth, 2)
+    bare = joined(run(inputs_of(movers, maps)))
+    fused = joined(run(inputs_of(movers, maps, roles=movers.roles, segments=movers.labels)))
+    assert abs_rel(fused, movers) < 0.95 * abs_rel(bare, movers)
+
+
+def test_sky_is_behind_everything_and_shifted_sky_is_not_believed(street: SyntheticClip) -> None:
+    maps = degrade(street.depth, 3)
+    sky = street.roles == 1
+    fused = joined(run(inputs_of(street, maps, roles=street.roles)))
+    core = sky & np.roll(sky, 1, 1) & np.roll(sky, 1, 2) & np.roll(sky, -1, 2)
+    for frame in range(len(fused)):
+        assert fused[frame][core[frame]].max() < fused[frame][~sky[frame]].min()
+    bare = joined(run(inputs_of(street, maps)))
+    wrong = joined(run(inputs_of(street, maps, **damaged(street, "shifted"))))
+    assert abs_rel(wrong, street) <= 1.05 * abs_rel(bare, street)
+
+
+def test_confidence_ranks_errors(room: SyntheticClip, rng: np.random.Generator) -> None:
+    confidence = np.full(room.depth.shape, 0.05, np.float32)
+    confidence[:, :, : WH[0] // 2] = 0.9
+    wrong = np.where(confidence < 0.1, np.exp(rng.normal(0, 0.3, room.depth.shape)), 1).astype(np.float32)
+    structure = StructureMaps(true_disparity(room) * wrong, confidence)
+    chunks = run(inputs_of(room, degrade(room.depth, 1), camera=camera_of(room), structure=structure))
+    ratio = np.log(joined(chunks) / true_disparity(room))
+    error = np.abs(ratio - np.median(ratio))
+    sure = np.concatenate([chunk.confidence for chunk in chunks])
+    high, low = sure > np.quantile(sure, 0.7), sure < np.quantile(sure, 0.3)
+    assert error[high].mean() < error[low].mean()
+
+
+def test_window_of_the_output_does_not_matter(room: SyntheticClip) -> None:
+    inputs = inputs_of(room, degrade(room.depth, 1))
+    small, large = (joined(run(inputs, {"fusion.chunk_frames": n})) for n in (3, 16))
+    np.testing.assert_array_equal(small, large)
+
+
+def test_same_bytes_twice(room: SyntheticClip) -> None:
+    inputs = inputs_of(room, degrade(room.depth, 1), camera=camera_of(room), structure=structure_of(room, 0.5))
+    assert joined(run(inputs)).tobytes() == joined(run(inputs)).tobytes()
+
+
+def test_frames_are_read_few_times(room: SyntheticClip) -> None:
+    class Counting:
+        def __init__(self, array: np.ndarray) -> None:
+            self.array, self.shape, self.reads = array, array.shape, np.zeros(len(array), int)
+
+        def __len__(self) -> int:
+            return len(self.array)
+
+        def __getitem__(self, index: int) -> np.ndarray:
+            self.reads[index] += 1
+            return np.asarray(self.array[index])
+
+    maps = degrade(room.depth, 1)
+    rgb, disparity = Counting(room.rgb), Counting(maps.depth)
+    list(fuse_shot(ShotInputs(rgb, disparity, maps.valid, maps.ambiguity), RunConfig()))
+    assert rgb.reads.max() <= 3
+    assert disparity.reads.max() <= 5
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("ambiguity", ["affine", "metric"])
+def test_one_and_two_frames(room: SyntheticClip, count: int, ambiguity: str) -> None:
+    maps = DepthMaps.of(true_disparity(room)[:count], "disparity", ambiguity)
+    fused = joined(run(ShotInputs(room.rgb[:count], maps.depth, maps.valid, maps.ambiguity)))
+    np.testing.assert_allclose(fused, maps.depth, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("ambiguity", list(Ambiguity))
+def test_constant_depth_and_black_frames(ambiguity: Ambiguity) -> None:
+    rgb = np.zeros((5, 40, 64, 3), np.uint8)
+    flat = np.full((5, 20, 32), 0.5, np.float32)
+    fused = joined(run(ShotInputs(rgb, flat, np.ones(flat.shape, bool), ambiguity)))
+    np.testing.assert_allclose(fused, 0.5, atol=1e-5)
+
+
+def test_all_invalid_stays_invalid_and_finite() -> None:
+    rgb = np.zeros((4, 40, 64, 3), np.uint8)
+    nothing = np.full((4, 20, 32), np.nan, np.float32)
+    chunks = run(ShotInputs(rgb, nothing, np.zeros(nothing.shape, bool), Ambiguity.AFFINE))
+    assert not np.concatenate([chunk.valid for chunk in chunks]).any()
+    assert np.isfinite(joined(chunks)).all()
+
+
+def test_zero_disparity_is_finite(room: SyntheticClip) -> None:
+    values = degrade(room.depth, 0).depth
+    values[:, :20] = 0
+    fused = joined(run(inputs_of(room, DepthMaps.of(values, "disparity", "scale"))))
+    assert np.isfinite(fused).all()
+    assert fused.min() >= 0
+
+
+def test_mode_none_is_the_input(room: SyntheticClip) -> None:
+    maps = degrade(room.depth, 1)
+    fused = joined(run(inputs_of(room, maps), {"fusion.mode": "none"}))
+    np.testing.assert_allclose(fused, maps.depth, atol=1e-5)
+
+
+def test_lengths_must_agree(room: SyntheticClip) -> None:
+    maps = degrade(room.depth, 1)
+    with pytest.raises(ShapeError, match="valid"):
+        fuse_shot(ShotInputs(room.rgb, maps.depth, maps.valid[:-1], maps.ambiguity), RunConfig())

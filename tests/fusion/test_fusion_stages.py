@@ -1,0 +1,237 @@
+"""Stages of fusion against formulas and slow twins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from stf_depth.config import FusionConfig
+from stf_depth.fusion.boundaries import border_support, snap_to_segments
+from stf_depth.fusion.evidence import weigh_evidence
+from stf_depth.fusion.planes import flatten_planes
+from stf_depth.fusion.poses import PoseFilter
+from stf_depth.fusion.reader import FrameCache, low_size, resize_masked
+from stf_depth.fusion.structure import bend_to_structure, blend_structure
+from stf_depth.fusion.trajectory import checked_steps, trajectory_filter
+from stf_depth.fusion.upsample import upsample_disparity
+from stf_depth.synthetic import SyntheticClip
+from stf_depth.types import CameraPath, MotionKind, Role
+
+CONFIG = FusionConfig()
+
+
+def maps(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32))[None, None]
+
+
+def test_frame_cache_keeps_what_was_used_last() -> None:
+    made: list[int] = []
+
+    def make(frame: int) -> int:
+        made.append(frame)
+        return frame
+
+    cache = FrameCache(make, 2)
+    for frame in (0, 1, 0, 2, 0, 1):
+        assert cache(frame) == frame
+    assert made == [0, 1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("hw", "expected"), [((480, 640), (240, 320)), ((90, 160), (90, 160)), ((640, 360), (320, 180))]
+)
+def test_low_size_keeps_the_aspect(hw: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert low_size(*hw, 320) == expected
+
+
+def test_resize_masked_ignores_invalid_values() -> None:
+    values = np.full((8, 8), 2.0)
+    values[:, 5] = 1e6
+    valid = np.ones((8, 8))
+    valid[:, 5] = 0
+    small, good = resize_masked(maps(values), maps(valid), (4, 4))
+    assert bool((good == 1).all())
+    np.testing.assert_allclose(small.numpy(), 2, rtol=1e-5)
+
+
+def test_flow_steps_know_where_they_disagree() -> None:
+    there = torch.zeros(1, 2, 10, 12)
+    there[:, 0] = 2
+    back = -there.clone()
+    back[:, 0, :5] = 3
+    forward, _ = checked_steps(there, back, 1.0)
+    assert not bool(forward[0, 2, :4, :9].any())
+    assert bool(forward[0, 2, 6:, :9].all())
+    assert not bool(forward[0, 2, :, 10:].any())
+
+
+def test_trajectory_filter_averages_along_the_motion_and_leaves_occluders_out(rng: np.random.Generator) -> None:
+    noise = rng.normal(0, 0.02, 9)
+    ramp = np.linspace(0, 1, 40)[None].repeat(20, 0)
+    fields = [torch.cat([maps(np.roll(ramp, k, 1) + noise[k]), torch.ones(1, 1, 20, 40)], 1) for k in range(9)]
+    step = torch.zeros(1, 3, 20, 40)
+    step[:, 0], step[:, 2] = 1, 1
+    back = step.clone()
+    back[:, 0] = -1
+    value, weight = trajectory_filter(lambda k: fields[k], lambda _: (step, back), 4, 9, radius=3, tolerance=0.5)
+    inner = value[0, 0, :, 10:30].numpy() - np.roll(ramp, 4, 1)[:, 10:30]
+    np.testing.assert_allclose(inner, noise[1:8].mean(), atol=1e-3)
+    assert float(weight[0, 0, 10, 20]) > 6.9
+    fields[5] = fields[5].clone()
+    fields[5][:, 0] += 3
+    robust, _ = trajectory_filter(lambda k: fields[k], lambda _: (step, back), 4, 9, radius=3, tolerance=0.1)
+    assert abs(float(robust[0, 0, 10, 20]) - float(value[0, 0, 10, 20])) < 0.02
+
+
+def test_pose_filter_recovers_truth_from_noisy_frames(room_clip: SyntheticClip, rng: np.random.Generator) -> None:
+    count, height, width = room_clip.depth.shape
+    camera = CameraPath(
+        MotionKind.PARALLAX, room_clip.intrinsics, room_clip.world_from_cam, np.ones(count, bool),
+        np.ones(count, np.float32),
+    )  # fmt: skip
+    truth = -np.log(room_clip.depth)
+    noise = rng.normal(0, 0.04, count)
+    fields = [torch.cat([maps(truth[k] + noise[k]), torch.ones(1, 1, height, width)], 1) for k in range(count)]
+    pose = PoseFilter(camera, 1.0, (height, width), 0.2)
+    value, _ = pose(lambda k: fields[k], 6, (1, 2, 3))
+    before = np.abs(fields[6][0, 0].numpy() - truth[6])
+    after = np.abs(value[0, 0].numpy() - truth[6] - noise[3:10].mean())
+    assert np.median(after) < 0.3 * max(np.median(before), 0.02)
+
+
+def test_expected_change_equals_the_projected_disparity(room_clip: SyntheticClip) -> None:
+    count, height, width = room_clip.depth.shape
+    camera = CameraPath(
+        MotionKind.PARALLAX, room_clip.intrinsics, room_clip.world_from_cam, np.ones(count, bool),
+        np.ones(count, np.float32),
+    )  # fmt: skip
+    pose = PoseFilter(camera, 1.0, (height, width), 0.1)
+    value = maps(-np.log(room_clip.depth[0]))
+    _, ratio, _ = pose.project(value, 0, 5)
+    xy = np.array([[10, 20], [70, 40]], np.float32)
+    change = pose.expected_change(0, 5, xy, value[0, 0].numpy()[[20, 40], [10, 70]])
+    np.testing.assert_allclose(change, -np.log(ratio[0, 0].numpy()[[20, 40], [10, 70]]), rtol=1e-3, atol=1e-5)
+
+
+def test_bending_follows_the_structure_and_keeps_detail(rng: np.random.Generator) -> None:
+    y, x = np.mgrid[:90, :120] / 100
+    detail = 0.05 * rng.normal(size=(90, 120))
+    network = maps(x + detail)
+    structure = maps(x + 0.2 * np.sin(2 * x) - 0.1 * y + 0.3 + detail)
+    trust = torch.ones_like(network)
+    bent = bend_to_structure(network, torch.ones_like(network), structure, trust, 0.5, CONFIG)
+    assert float((bent - structure).abs().mean()) < 0.02
+    untouched = bend_to_structure(network, torch.ones_like(network), structure, 0 * trust, 0.5, CONFIG)
+    torch.testing.assert_close(untouched, network)
+
+
+def test_blend_is_the_weighted_mean() -> None:
+    network, structure = maps(np.full((4, 4), 1.0)), maps(np.full((4, 4), 3.0))
+    value, weight = blend_structure(network, torch.ones_like(network), structure, torch.full_like(network, 1.5), 0.5)
+    np.testing.assert_allclose(value.numpy(), (0.5 * 1 + 1.5 * 3) / 2)
+    np.testing.assert_allclose(weight.numpy(), 2)
+
+
+def wavy_plane(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    y, x = np.mgrid[:40, :60] / 60
+    truth = 0.3 + 0.2 * x + 0.5 * y
+    return truth, truth * np.exp(0.02 * np.sin(9 * x + 4) + 0.005 * rng.normal(size=truth.shape))
+
+
+def test_planes_flatten_a_floor_and_leave_what_stands_on_it(rng: np.random.Generator) -> None:
+    truth, wavy = wavy_plane(rng)
+    wavy[10:20, 20:30] *= 1.6
+    field = torch.cat([maps(np.log(wavy)), torch.ones(1, 1, 40, 60)], 1)
+    roles = torch.full((1, 1, 40, 60), int(Role.GROUND), dtype=torch.uint8)
+    flat = torch.exp(flatten_planes(field, roles.int(), roles, tolerance=0.06))[0, 0].numpy()
+    floor = np.ones_like(truth, bool)
+    floor[10:20, 20:30] = False
+    assert np.abs(flat / truth - 1)[floor].mean() < 0.5 * np.abs(wavy / truth - 1)[floor].mean()
+    np.testing.assert_allclose(flat[~floor], wavy[~floor], rtol=0.01)
+
+
+def test_planes_leave_curved_and_static_segments(rng: np.random.Generator) -> None:
+    _, wavy = wavy_plane(rng)
+    static = torch.full((1, 1, 40, 60), int(Role.STATIC), dtype=torch.uint8)
+    field = torch.cat([maps(np.log(wavy)), torch.ones(1, 1, 40, 60)], 1)
+    torch.testing.assert_close(flatten_planes(field, static.int(), static, tolerance=0.06), field[:, :1])
+    curved = maps(np.sin(np.arange(60) / 4)[None].repeat(40, 0))
+    field = torch.cat([curved, torch.ones_like(curved)], 1)
+    planar = torch.full((1, 1, 40, 60), int(Role.PLANAR), dtype=torch.uint8)
+    torch.testing.assert_close(flatten_planes(field, planar.int(), planar, tolerance=0.06), curved)
+
+
+def two_halves(shift_px: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray]:
+    sharp = np.zeros((60, 80))
+    sharp[:, 40:] = 1
+    kernel = np.exp(-0.5 * (np.arange(-6, 7) / 2.0) ** 2)
+    padded = np.pad(sharp, ((0, 0), (6, 6)), mode="edge")
+    blurred = np.apply_along_axis(lambda row: np.convolve(row, kernel / kernel.sum(), "valid"), 1, padded)
+    segments = torch.from_numpy(np.roll(sharp, shift_px, 1).astype(np.int32) + 1)[None, None]
+    segments[..., :20] = 1
+    rgb = maps(sharp).repeat(1, 3, 1, 1)
+    return maps(blurred), segments, rgb, sharp
+
+
+def test_snapping_makes_a_blurred_edge_sharp_without_overshoot() -> None:
+    blurred, segments, rgb, sharp = two_halves()
+    snapped = snap_to_segments(blurred, segments, rgb, radius_px=6, min_contrast=0.05, min_support=1.5)
+    assert np.abs(snapped[0, 0].numpy() - sharp).max() < 0.02
+    assert float(snapped.max()) <= 1
+    assert float(snapped.min()) >= 0
+
+
+def test_snapping_ignores_a_mask_without_image_edge() -> None:
+    blurred, segments, rgb, _ = two_halves(shift_px=14)
+    snapped = snap_to_segments(blurred, segments, rgb, radius_px=6, min_contrast=0.05, min_support=1.5)
+    torch.testing.assert_close(snapped, blurred)
+
+
+def test_snapping_does_not_touch_flat_depth() -> None:
+    _, segments, rgb, _ = two_halves()
+    y, x = np.mgrid[:60, :80]
+    plane = maps(0.001 * x + 0.0005 * y)
+    snapped = snap_to_segments(plane, segments, rgb, radius_px=6, min_contrast=0.05, min_support=1.5)
+    torch.testing.assert_close(snapped, plane)
+
+
+def test_border_support_tells_a_right_mask_from_a_shifted_one() -> None:
+    settings = {"radius_px": 9, "slack_px": 1, "min_support": 1.5}
+    _, segments, rgb, _ = two_halves()
+    assert border_support(segments, rgb, **settings) > 0.9
+    _, shifted, rgb, _ = two_halves(shift_px=14)
+    assert border_support(shifted, rgb, **settings) < 0.1
+    assert border_support(torch.ones_like(segments), rgb, **settings) == 1
+
+
+def test_upsampling_keeps_constants_and_range_and_moves_edges_to_the_image() -> None:
+    rgb = np.zeros((64, 96, 3), np.uint8)
+    rgb[:, 45:] = 220
+    low = np.zeros((16, 24), np.float32)
+    low[:, 11:] = 1
+    low[:, 11] = 0.75  # the cell that straddles the edge
+    result = upsample_disparity(low, rgb)
+    assert result.shape == (64, 96)
+    assert result.min() >= 0
+    assert result.max() <= 1
+    bilinear = np.asarray(torch.nn.functional.interpolate(maps(low), size=(64, 96), mode="bilinear")[0, 0])
+    truth = (np.arange(96) >= 45).astype(np.float32)[None].repeat(64, 0)
+    assert np.abs(result - truth).mean() < 0.8 * np.abs(bilinear - truth).mean()
+    np.testing.assert_allclose(upsample_disparity(np.full((5, 7), 0.3, np.float32), rgb), 0.3, rtol=1e-5)
+
+
+class _Found:
+    def __init__(self, links: float, anchors: float | None) -> None:
+        self.link_noise = (links, links)
+        self.anchor_noise = anchors
+
+
+@pytest.mark.parametrize(
+    ("links", "anchors", "acts"),
+    [(0.005, 0.03, False), (0.005, None, False), (0.1, None, True), (0.1, 0.03, True), (0.005, 0.15, True)],
+)
+def test_abstain_rule(links: float, anchors: float | None, acts: bool) -> None:
+    evidence = weigh_evidence(_Found(links, anchors), CONFIG)  # type: ignore[arg-type]
+    assert (evidence.strength > 0) is acts
+    assert (evidence.structure_gain > 0) is (anchors is not None and anchors > CONFIG.structure_noise)

@@ -1,0 +1,198 @@
+"""The camera solve on rendered scenes whose poses and focal length are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from stf_depth.config import GeometryConfig
+from stf_depth.errors import ShapeError
+from stf_depth.geometry.poses import fill_poses, inverse, project_points, relative, rotation_degrees
+from stf_depth.geometry.solve import CameraSolve, known_focal_px, solve_camera
+from stf_depth.geometry.tracks import trackable_mask, tracks_of
+from stf_depth.synthetic import SyntheticClip, render_clip, scene
+from stf_depth.types import Intrinsics, MotionKind, Role
+
+CONFIG = GeometryConfig()
+WH = (288, 180)
+
+
+@pytest.fixture(scope="module")
+def walk() -> SyntheticClip:
+    return render_clip(scene("room"), 20, WH, noise_sigma=1.0)
+
+
+@pytest.fixture(scope="module")
+def walk_solve(walk: SyntheticClip) -> CameraSolve:
+    return solve_camera(walk.rgb, config=CONFIG.with_values({"focal_px": walk.intrinsics.fx_px}))
+
+
+def similarity_error(found: np.ndarray, true: np.ndarray) -> float:
+    """RMS distance of camera centres after the best similarity, as a share of the path's spread."""
+    a, b = (path[:, :3, 3] - path[:, :3, 3].mean(0) for path in (found, true))
+    u, s, vt = np.linalg.svd(b.T @ a)
+    signs = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
+    moved = (s * signs).sum() / (a**2).sum() * a @ (u * signs @ vt).T
+    return float(np.sqrt(((moved - b) ** 2).sum() / (b**2).sum()))
+
+
+def test_poses_are_recovered_up_to_a_similarity(walk: SyntheticClip, walk_solve: CameraSolve) -> None:
+    path = walk_solve.path
+    assert path.kind is MotionKind.PARALLAX
+    assert path.is_reliable
+    assert path.solved.all()
+    assert similarity_error(path.world_from_cam, walk.world_from_cam) < 0.04
+    turned = rotation_degrees(relative(path.world_from_cam[0], path.world_from_cam[-1]))
+    true_turned = rotation_degrees(relative(walk.world_from_cam[0], walk.world_from_cam[-1]))
+    assert turned == pytest.approx(true_turned, abs=0.5)
+    assert path.reliability.min() > 0.5
+    assert path.reprojection_error_px < 0.5
+
+
+def test_sparse_depth_agrees_with_the_scene(walk: SyntheticClip, walk_solve: CameraSolve) -> None:
+    ratios = []
+    for frame in (0, 9, 19):
+        xy, disparity = walk_solve.sparse_disparity(frame)
+        column, row = np.rint(xy).astype(int).T
+        ratios.append(disparity * walk.depth[frame][row, column])
+    spread = np.concatenate(ratios)
+    assert len(spread) > 300
+    # Corners lie on depth edges, where the pixel under the point may belong to the surface behind.
+    assert np.median(np.abs(np.log(spread / np.median(spread)))) < 0.06
+
+
+def test_median_point_has_depth_one(walk_solve: CameraSolve) -> None:
+    depths = np.concatenate([1 / walk_solve.sparse_disparity(frame)[1] for frame in range(20)])
+    assert np.median(depths) == pytest.approx(1, rel=0.02)
+
+
+def test_same_frames_give_the_same_bytes(walk: SyntheticClip, walk_solve: CameraSolve) -> None:
+    again = solve_camera(walk.rgb, config=CONFIG.with_values({"focal_px": walk.intrinsics.fx_px}))
+    first, second = walk_solve.to_arrays(), again.to_arrays()
+    assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+def test_arrays_bring_back_the_same_solve(walk_solve: CameraSolve) -> None:
+    arrays = walk_solve.to_arrays()
+    assert all(array.dtype != object for array in arrays.values())
+    again = CameraSolve.from_arrays(arrays)
+    assert again.path.kind is walk_solve.path.kind
+    assert again.path.intrinsics == walk_solve.path.intrinsics
+    assert again.path.reason == walk_solve.path.reason
+    for frame in (0, 19):
+        assert np.array_equal(again.sparse_disparity(frame)[1], walk_solve.sparse_disparity(frame)[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "word"),
+    [
+        ("rotation", MotionKind.ROTATION, "turns"),
+        ("zoom", MotionKind.ZOOM, "scales"),
+        ("static_camera_movers", MotionKind.STATIC, "still"),
+    ],
+)
+def test_motions_without_parallax_are_named(name: str, kind: MotionKind, word: str) -> None:
+    clip = render_clip(scene(name), 12, WH, noise_sigma=1.0)
+    path = solve_camera(clip.rgb, roles=clip.roles, config=CONFIG).path
+    assert path.kind is kind
+    assert word in path.reason
+    assert not path.is_reliable
+    assert not path.reliability.any()
+
+
+def hopeless_clips() -> Iterator[tuple[str, np.ndarray]]:
+    grid = np.indices((64, 96)).sum(0).astype(np.uint8)
+    yield "one frame", np.repeat(grid[None, ..., None], 3, -1)
+    yield "two frames", np.repeat(np.repeat(grid[None, ..., None], 3, -1), 2, 0)
+    yield "black", np.zeros((12, 64, 96, 3), np.uint8)
+    yield "white", np.full((12, 64, 96, 3), 255, np.uint8)
+    yield "noise", np.random.default_rng(3).integers(0, 256, (12, 64, 96, 3), dtype=np.uint8)
+    yield "tiny", np.zeros((12, 9, 16, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("name", "rgb"), hopeless_clips())
+def test_hopeless_content_is_unsolved_with_a_reason(name: str, rgb: np.ndarray) -> None:
+    solve = solve_camera(rgb, config=CONFIG)
+    assert solve.path.kind is MotionKind.UNSOLVED
+    assert solve.path.reason
+    assert len(solve.path) == len(rgb)
+    assert not solve.path.is_reliable
+    assert CameraSolve.from_arrays(solve.to_arrays()).path.reason == solve.path.reason
+
+
+def test_movers_and_sky_are_not_tracked() -> None:
+    clip = render_clip(scene("street"), 8, WH)
+    tracks = tracks_of(clip.rgb, clip.roles, CONFIG)
+    for frame in (0, 7):
+        column, row = np.rint(tracks.frame(frame)[1]).astype(int).T
+        assert not np.isin(clip.roles[frame][row, column], (Role.SKY, Role.MOVER)).any()
+    unmasked = tracks_of(clip.rgb, None, CONFIG)
+    column, row = np.rint(unmasked.frame(7)[1]).astype(int).T
+    assert np.isin(clip.roles[7][row, column], (Role.SKY, Role.MOVER)).any()
+
+
+def test_mask_keeps_a_margin() -> None:
+    roles = np.full((45, 80), Role.STATIC, np.uint8)
+    roles[20, 40] = Role.MOVER
+    mask = trackable_mask(roles, 320, 180)
+    assert mask.shape == (180, 320)
+    assert mask[80:84, 160:164].max() == 0
+    assert mask[79, 159] == 0
+    assert mask[60, 120] == 255
+
+
+def test_tracks_follow_the_true_flow(walk: SyntheticClip) -> None:
+    tracks = tracks_of(walk.rgb[:2], None, CONFIG)
+    before, after = tracks.common(0, 1)
+    start, end = tracks.frame(0)[1][before], tracks.frame(1)[1][after]
+    column, row = np.rint(start).astype(int).T
+    truth = walk.flow_forward[0][row, column]
+    assert np.median(np.abs(end - start - truth)) < 0.15
+
+
+def test_role_maps_of_another_length_are_refused(walk: SyntheticClip) -> None:
+    with pytest.raises(ShapeError, match="one role map"):
+        tracks_of(walk.rgb, walk.roles[:3], CONFIG)
+    with pytest.raises(ShapeError, match="RGB"):
+        tracks_of(walk.rgb[..., 0], None, CONFIG)
+
+
+def test_user_focal_length_and_field_of_view() -> None:
+    assert known_focal_px(CONFIG, 640) is None
+    assert known_focal_px(CONFIG.with_values({"horizontal_fov_degrees": 90.0}), 640) == pytest.approx(320)
+    both = CONFIG.with_values({"horizontal_fov_degrees": 90.0, "focal_px": 500.0})
+    assert known_focal_px(both, 640) == 500
+
+
+def test_user_focal_length_is_kept(walk: SyntheticClip) -> None:
+    solve = solve_camera(walk.rgb[:10], config=CONFIG.with_values({"focal_px": 333.0}))
+    assert solve.path.intrinsics.fx_px == 333
+    assert solve.path.intrinsics.cx_px == (WH[0] - 1) / 2
+
+
+def test_unsolved_poses_are_interpolated() -> None:
+    poses = np.tile(np.eye(4), (5, 1, 1))
+    poses[1, :3, 3], poses[3, :3, 3] = (1, 0, 0), (3, 0, 2)
+    poses[3, :3, :3] = [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]
+    filled = fill_poses(poses, np.array([False, True, False, True, False]))
+    assert np.allclose(filled[2, :3, 3], (2, 0, 1))
+    assert rotation_degrees(filled[2]) == pytest.approx(45)
+    assert np.allclose(filled[0], poses[1])
+    assert np.allclose(filled[4], poses[3])
+
+
+def test_projection_of_points() -> None:
+    k = Intrinsics(100, 100, 49.5, 29.5, 100, 60)
+    uv, z = project_points(np.array([[0, 0, 2.0], [1, 0, 2.0], [0, 0, -1.0]]), np.eye(4), k)
+    assert uv[:2].tolist() == [[49.5, 29.5], [99.5, 29.5]]
+    assert np.isnan(uv[2]).all()
+    assert z.tolist() == [2, 2, -1]
+
+
+def test_inverse_of_a_motion() -> None:
+    motion = np.eye(4)
+    motion[:3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
+    motion[:3, 3] = (1, 2, 3)
+    assert np.allclose(inverse(motion), np.linalg.inv(motion))

@@ -1,0 +1,248 @@
+"""Dense depth from motion on scenes with exact depth, and its parts against independent formulas."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from stf_depth.config import GeometryConfig
+from stf_depth.geometry.fallback import depth_from_motion, fallback_shot
+from stf_depth.geometry.fuse import Estimate, bring, fuse, normalised_rays
+from stf_depth.geometry.smoothing import EdgeAwareSmoother, complete
+from stf_depth.geometry.solve import CameraSolve, solve_camera
+from stf_depth.geometry.sources import SourceChooser
+from stf_depth.geometry.structure import structure_wh, triangulate_shot
+from stf_depth.geometry.warps import sample_disparity
+from stf_depth.synthetic import SyntheticClip, render_clip, scene
+from stf_depth.types import CameraPath, Intrinsics, MotionKind, Role
+
+CONFIG = GeometryConfig()
+NEAR = CONFIG.with_values({"fusion_offsets": (1, 2), "source_reach_frames": 8})
+WH = (192, 120)
+
+
+def exact_solve(clip: SyntheticClip) -> CameraSolve:
+    """What a perfect camera solve of the clip would be, with points on a grid of frame 0."""
+    grid = np.indices(clip.depth[0].shape)[:, 4::8, 4::8].reshape(2, -1)
+    k = clip.intrinsics
+    z = clip.depth[0][grid[0], grid[1]].astype(np.float64)
+    local = np.stack([(grid[1] - k.cx_px) / k.fx_px * z, (grid[0] - k.cy_px) / k.fy_px * z, z, np.ones_like(z)])
+    points = (clip.world_from_cam[0] @ local)[:3].T.astype(np.float32)
+    count = len(clip.rgb)
+    path = CameraPath(
+        MotionKind.PARALLAX, k, clip.world_from_cam, np.ones(count, bool), np.ones(count, np.float32), points
+    )
+    xy = grid[::-1].T.astype(np.float32)
+    offsets = np.r_[0, np.full(count, len(xy))]
+    return CameraSolve(path, offsets, np.arange(len(xy)), xy, np.ones(count, np.float32))
+
+
+@pytest.fixture(scope="module")
+def walk() -> SyntheticClip:
+    return render_clip(scene("room"), 26, WH, noise_sigma=1.0)
+
+
+def errors(clip: SyntheticClip, maps: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Relative depth error after one scale for the clip, and confidence."""
+    ratio = np.concatenate([disparity for disparity, _ in maps]) * clip.depth[: len(maps)]
+    return np.abs(ratio / np.median(ratio) - 1), np.concatenate([confidence for _, confidence in maps])
+
+
+def test_structure_is_near_the_truth_and_confidence_ranks_it(walk: SyntheticClip) -> None:
+    maps = list(triangulate_shot(walk.rgb, exact_solve(walk), config=CONFIG))
+    assert len(maps) == len(walk.rgb)
+    assert all(d.shape == c.shape == (1, *walk.depth.shape[1:]) for d, c in maps)
+    assert all(d.dtype == c.dtype == np.float32 and (d > 0).all() for d, c in maps)
+    error, confidence = errors(walk, maps)
+    assert confidence.min() >= 0
+    assert confidence.max() <= 1
+    assert np.median(error) < 0.06
+    sure = confidence > np.median(confidence)
+    assert error[sure].mean() < 0.7 * error[~sure].mean()
+
+
+def test_wrong_poses_are_noticed(walk: SyntheticClip) -> None:
+    # The planted bug: camera-from-world poses given as world-from-camera.
+    solve = exact_solve(walk)
+    wrong = replace(solve, path=replace(solve.path, world_from_cam=np.linalg.inv(walk.world_from_cam)))
+    good = [c.mean() for _, c in itertools.islice(triangulate_shot(walk.rgb, solve, config=NEAR), 3)]
+    bad = [c.mean() for _, c in itertools.islice(triangulate_shot(walk.rgb, wrong, config=NEAR), 3)]
+    assert np.mean(bad) < 0.7 * np.mean(good)
+
+
+def test_same_frames_give_the_same_bytes(walk: SyntheticClip) -> None:
+    solve = exact_solve(walk)
+    runs = [[next(triangulate_shot(walk.rgb, solve, config=NEAR)) for _ in range(1)] for _ in range(2)]
+    assert runs[0][0][0].tobytes() == runs[1][0][0].tobytes()
+    assert runs[0][0][1].tobytes() == runs[1][0][1].tobytes()
+
+
+def test_movers_and_sky_get_no_confidence(walk: SyntheticClip) -> None:
+    roles = np.full(walk.labels.shape, Role.STATIC, np.uint8)
+    roles[:, :40], roles[:, 40:60] = Role.SKY, Role.MOVER
+    _, confidence = next(triangulate_shot(walk.rgb, exact_solve(walk), config=NEAR, roles=roles))
+    assert not confidence[0, :60].any()
+    assert confidence[0, 60:].any()
+
+
+def test_a_prior_replaces_the_sparse_points(walk: SyntheticClip) -> None:
+    prior = (1 / walk.depth).astype(np.float32)
+    error, _ = errors(walk, list(triangulate_shot(walk.rgb, exact_solve(walk), config=NEAR, prior=prior)))
+    without, _ = errors(walk, list(triangulate_shot(walk.rgb, exact_solve(walk), config=NEAR)))
+    assert error.mean() < without.mean()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_shots_of_one_and_two_frames_fall_back(walk: SyntheticClip, count: int) -> None:
+    rgb = walk.rgb[:count]
+    maps = list(depth_from_motion(rgb, solve_camera(rgb, config=CONFIG), config=CONFIG))
+    assert len(maps) == count
+    assert max(c.max() for _, c in maps) < 0.1
+    assert all(np.isfinite(d).all() for d, _ in maps)
+
+
+def test_fallback_grows_downwards_and_puts_sky_far() -> None:
+    rgb = np.full((1, 90, 160, 3), 127, np.uint8)
+    disparity, confidence = next(fallback_shot(rgb, config=CONFIG))
+    assert (np.diff(disparity[0, :, 80]) > 0).all()
+    assert confidence.max() < 0.1
+    roles = np.zeros((1, 9, 16), np.uint8)
+    roles[0, :3] = Role.SKY
+    with_sky, _ = next(fallback_shot(rgb, config=CONFIG, roles=roles))
+    assert with_sky[0, :25].max() < with_sky[0, 35:].min()
+
+
+def test_black_frames_with_a_solve_keep_no_confidence(walk: SyntheticClip) -> None:
+    black = np.zeros_like(walk.rgb)
+    disparity, confidence = next(triangulate_shot(black, exact_solve(walk), config=NEAR))
+    assert np.isfinite(disparity).all()
+    assert confidence.max() < 0.01
+
+
+class CountedFrames:
+    """Frames that remember how far they were read."""
+
+    def __init__(self, rgb: np.ndarray) -> None:
+        self.rgb, self.farthest = rgb, -1
+        self.shape = rgb.shape
+
+    def __len__(self) -> int:
+        return len(self.rgb)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        self.farthest = max(self.farthest, index)
+        return self.rgb[index]
+
+
+def test_frames_are_read_no_further_than_the_window(walk: SyntheticClip) -> None:
+    config = CONFIG.with_values({"fusion_offsets": (1, 2), "source_reach_frames": 3})
+    frames = CountedFrames(walk.rgb)
+    next(triangulate_shot(frames, exact_solve(walk), config=config))
+    assert frames.farthest == 3 * 2 + 3
+
+
+def test_size_of_the_maps() -> None:
+    assert structure_wh(640, 360, CONFIG) == (320, 180)
+    assert structure_wh(200, 100, CONFIG) == (200, 100)
+    assert structure_wh(360, 640, CONFIG) == (180, 320)
+
+
+def test_sources_lie_at_the_wanted_baselines() -> None:
+    # A camera that steps 1 % of the depth a frame, and a blurred frame where the best source would be.
+    count = 41
+    poses = np.tile(np.eye(4), (count, 1, 1))
+    poses[:, 0, 3] = 0.01 * np.arange(count)
+    k = Intrinsics(100, 100, 49.5, 49.5, 100, 100)
+    points = np.array([[0, 0, 1.0]], np.float32)
+    solved = np.ones(count, bool)
+    path = CameraPath(MotionKind.PARALLAX, k, poses, solved, np.ones(count, np.float32), points)
+    zeros = np.zeros(count, np.int64)
+    solve = CameraSolve(path, np.arange(count + 1), zeros, np.zeros((count, 2), np.float32), np.ones(count, np.float32))
+    assert SourceChooser(solve, CONFIG).choose(20).tolist() == [8, 13, 17, 23, 27, 32]
+    sharpness = np.ones(count, np.float32)
+    sharpness[27] = 0.2
+    assert 27 not in SourceChooser(replace(solve, sharpness=sharpness), CONFIG).choose(20)
+    solved[23] = False
+    assert 23 not in SourceChooser(solve, CONFIG).choose(20)
+
+
+def test_sources_that_turn_too_far_are_left_out() -> None:
+    poses = np.tile(np.eye(4), (3, 1, 1))
+    poses[:, 0, 3] = (0, 0.07, 0.07)
+    c, s = math.cos(0.5), math.sin(0.5)
+    poses[2, :3, :3] = [[c, 0, s], [0, 1, 0], [-s, 0, c]]
+    k = Intrinsics(100, 100, 49.5, 49.5, 100, 100)
+    ones = np.ones(3, np.float32)
+    path = CameraPath(MotionKind.PARALLAX, k, poses, np.ones(3, bool), ones, np.array([[0, 0, 1]], np.float32))
+    solve = CameraSolve(path, np.array([0, 1, 1, 1]), np.zeros(1, np.int64), np.zeros((1, 2), np.float32), ones)
+    assert SourceChooser(solve, CONFIG).choose(0).tolist() == [1]
+
+
+def test_bringing_a_neighbour_equals_the_torch_sampling(rng: np.random.Generator) -> None:
+    k = Intrinsics(40, 42, 19.5, 14.5, 40, 30)
+    motion = np.eye(4)
+    motion[:3, :3] = [[math.cos(0.05), 0, math.sin(0.05)], [0, 1, 0], [-math.sin(0.05), 0, math.cos(0.05)]]
+    motion[:3, 3] = (0.1, -0.05, 0.08)
+    own, other = (rng.uniform(0.5, 0.9, (30, 40)).astype(np.float32) for _ in range(2))
+    neighbour = Estimate(other, np.ones_like(other))
+    found, trust = bring(neighbour, own, motion, normalised_rays(k), k, miss_px=1e6, floor=0.0)
+    matrix = torch.from_numpy(k.matrix())
+    seen = sample_disparity(
+        torch.from_numpy(other)[None].double(),
+        torch.from_numpy(own)[None].double(),
+        matrix,
+        matrix,
+        torch.from_numpy(motion),
+    )
+    valid = seen.valid[0].numpy()
+    assert np.array_equal(trust > 0.5, valid)
+    # OpenCV interpolates with positions rounded to 1/32 pixel.
+    assert np.median(np.abs(found - seen.disparity[0].numpy())[valid]) < 4e-3
+    strict = bring(neighbour, own, motion, normalised_rays(k), k, miss_px=1.0, floor=0.0)[1]
+    miss = seen.reprojection_px[0].numpy()
+    assert np.allclose(strict[valid], 1 / (1 + miss[valid] ** 4), atol=0.08)
+
+
+def test_fusion_outvotes_one_wrong_neighbour_and_trusts_confidence() -> None:
+    one = np.ones((2, 2), np.float32)
+    own = Estimate(1.02 * one, 0.5 * one)
+    agreeing = [(1.0 * one, 0.8 * one), (0.99 * one, 0.8 * one)]
+    fused = fuse(own, [*agreeing, (3.0 * one, 0.8 * one)], CONFIG)
+    assert np.allclose(fused.disparity, 1.0, atol=0.015)
+    weak = fuse(own, [(1.3 * one, 0.01 * one)], CONFIG)
+    assert np.allclose(weak.disparity, 1.02, atol=1e-3)
+    assert (fuse(own, agreeing, CONFIG).confidence > fused.confidence).all()
+
+
+def test_a_plane_is_carried_where_nothing_is_measured() -> None:
+    v, u = np.mgrid[0:60, 0:80].astype(np.float32)
+    plane = 1 + 0.004 * u + 0.002 * v
+    gray = np.full((60, 80, 3), 90, np.uint8)
+    weight = np.zeros((60, 80), np.float32)
+    weight[10:50, 5:40] = 1
+    damaged = np.where(weight > 0, plane, 0).astype(np.float32)
+    completed = complete(gray, damaged, weight, CONFIG, near_px=8)
+    assert np.abs(completed - plane)[10:50, 5:40].max() < 0.02
+    assert np.abs(completed - plane)[10:50, 40:60].max() < 0.08
+
+
+def test_smoothing_stops_at_colour_edges() -> None:
+    rgb = np.zeros((40, 60, 3), np.uint8)
+    rgb[:, 30:] = 255
+    values = np.where(rgb[..., 0] > 0, 2, 1).astype(np.float32)
+    smoother = EdgeAwareSmoother(rgb, sigma_space_px=8, sigma_color=0.2)
+    fitted = smoother.plane(values, np.ones_like(values), min_spread=0.05)
+    assert np.abs(fitted - values).max() < 0.02
+    flat = EdgeAwareSmoother(np.zeros_like(rgb), sigma_space_px=8, sigma_color=0.2)
+    assert np.abs(flat.filter(values[None])[0] - values).max() > 0.3
+
+
+def test_filter_keeps_constants_and_mass(rng: np.random.Generator) -> None:
+    rgb = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    smoother = EdgeAwareSmoother(rgb, sigma_space_px=6, sigma_color=0.5)
+    assert np.allclose(smoother.filter(np.full((1, 30, 40), 3, np.float32)), 3, atol=1e-5)

@@ -1,0 +1,199 @@
+"""One video from file to result: complete, reused, resumed, repaired."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from stf_depth.cache.lock import folder_lock
+from stf_depth.errors import LockedError, UnreadableVideoError, UntrustedPickleError
+from stf_depth.perception.base import DepthFromGeometry
+from stf_depth.perception.registry import create
+from stf_depth.pipeline.process import Delivery
+from stf_depth.pipeline.progress import SilentReporter
+from stf_depth.video.reader import open_video
+
+Files = Callable[[Path], dict[str, bytes]]
+
+
+class StopAfter(SilentReporter):
+    """Ends a run after some frames of a stage, as Ctrl-C would."""
+
+    def __init__(self, stage: str, frames: int) -> None:
+        self._wanted, self._left, self._stage = stage, frames, ""
+
+    def stage(self, video: str, stage: str, total: int | None) -> None:
+        del video, total
+        self._stage = stage
+
+    def advance(self, frames: int) -> None:
+        if self._stage == self._wanted:
+            self._left -= frames
+            if self._left < 0:
+                raise KeyboardInterrupt
+
+
+def test_result_has_every_frame_at_source_size(bench, long_video: Path) -> None:
+    result = bench.run(long_video).result
+    with open_video(long_video) as video:
+        pts = np.concatenate([batch.pts_seconds for batch in video.batches(8)])
+    assert result.depth.shape == (40, 64, 96)
+    assert result.valid.shape == result.confidence.shape == result.depth.shape
+    np.testing.assert_allclose(result.pts_seconds, pts)
+    assert (str(result.representation), str(result.ambiguity)) == ("disparity", "affine")
+    assert np.isfinite(np.asarray(result.depth[:])).all()
+    confidence = np.asarray(result.confidence[:])
+    assert confidence.min() >= 0
+    assert confidence.max() <= 1
+
+
+def test_shots_cover_the_video_and_split_at_the_cut(bench, long_video: Path) -> None:
+    shots = bench.run(long_video).result.shots
+    assert [(shot.start, shot.stop) for shot in shots] == [(0, 20), (20, 40)]
+
+
+def test_second_run_does_nothing(bench, long_video: Path) -> None:
+    first = bench.run(long_video)
+    seen = bench.depth.frames, bench.semantic.frames
+    second = bench.run(long_video)
+    assert not first.reused
+    assert second.reused
+    assert (bench.depth.frames, bench.semantic.frames) == seen == (40, 40)
+
+
+def test_fusion_off_runs_no_network(bench, long_video: Path) -> None:
+    bench.run(long_video)
+    outcome = bench.run(long_video, **{"fusion.mode": "none"})
+    assert "fusion" in outcome.stages_run
+    assert bench.depth.frames == 40
+    rgb = next(iter(open_video(long_video).batches(1))).rgb[0]
+    expected = rgb[::2, ::2].mean(axis=-1) / 255 + 0.1
+    enlarged = cv2.resize(expected.astype(np.float32), (96, 64), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_allclose(np.asarray(outcome.result.depth[0]), enlarged, atol=1e-6)
+
+
+def test_another_depth_model_keeps_the_segmentation(bench, long_video: Path) -> None:
+    bench.run(long_video)
+    bench.depth.digest = "2"
+    bench.run(long_video)
+    assert bench.depth.frames == 80
+    assert bench.semantic.frames == 40
+
+
+@pytest.mark.parametrize(("stage", "frames"), [("inference", 17), ("inference", 30), ("fusion", 9), ("fusion", 33)])
+def test_interrupted_run_resumes_to_the_same_bytes(
+    bench, long_video: Path, data_files: Files, stage: str, frames: int
+) -> None:
+    whole = data_files(bench.run(long_video, "whole").result.folder)
+    bench.depth.frames = 0
+    stopped = replace(bench, reporter=StopAfter(stage, frames))
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run(long_video, "stopped")
+    resumed = bench.run(long_video, "stopped")
+    assert data_files(resumed.result.folder) == whole
+    # At most one chunk of sixteen frames, and the frames on their way to it, were looked at twice.
+    assert bench.depth.frames <= 40 + 2 * 16
+
+
+def test_same_bytes_twice(bench, long_video: Path, data_files: Files) -> None:
+    runs = [data_files(bench.run(long_video, name).result.folder) for name in ("a", "b")]
+    assert runs[0] == runs[1]
+
+
+def test_damaged_cache_is_repaired(bench, long_video: Path, data_files: Files) -> None:
+    whole = data_files(bench.run(long_video).result.folder)
+    chunk = next((bench.root / "a" / "working" / "cache").glob("depth-*/data.zarr/depth/c/1/0/0"))
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 1
+    chunk.write_bytes(data)
+    again = bench.run(long_video, **{"fusion.mode": "none"})
+    assert bench.depth.frames <= 40 + 16
+    assert again.frames == 40
+    assert data_files(bench.run(long_video).result.folder) == whole
+
+
+def test_no_resume_starts_over(bench, long_video: Path) -> None:
+    bench.run(long_video)
+    fresh = replace(bench, delivery=replace(bench.delivery, resume=False))
+    assert not fresh.run(long_video).reused
+    assert bench.depth.frames == 80
+
+
+def test_folder_in_use_is_refused(bench, long_video: Path) -> None:
+    with folder_lock(bench.root / "a" / "working"), pytest.raises(LockedError, match="another run"):
+        bench.run(long_video)
+
+
+def test_original_layout(bench, room_video: Path) -> None:
+    original = replace(bench, delivery=Delivery(standard=False, inference_pickle=True))
+    original.run(room_video)
+    working = bench.root / "a" / "working"
+    for folder in ("frames", "depth", "segment", "segment_detail"):
+        assert len(list((working / folder).iterdir())) == 12
+    assert (working / "infer_result.pkl").is_file()
+    assert original.run(room_video).reused
+
+
+def test_no_images_unless_asked_for(bench, room_video: Path) -> None:
+    bench.run(room_video)
+    working = bench.root / "a" / "working"
+    assert not any((working / folder).exists() for folder in ("frames", "depth", "segment", "segment_detail"))
+
+
+def test_inference_pickle_stands_in_for_a_lost_cache(bench, room_video: Path, data_files: Files) -> None:
+    from stf_depth.cache.files import remove_tree
+
+    original = replace(bench, delivery=replace(bench.delivery, inference_pickle=True))
+    whole = data_files(original.run(room_video).result.folder)
+    remove_tree(bench.root / "a" / "working" / "cache")
+    remove_tree(bench.root / "a" / "output")
+    again = original.run(room_video)
+    assert bench.depth.frames == bench.semantic.frames == 12
+    assert data_files(again.result.folder) == whole
+
+
+def test_untrusted_pickle_is_refused(bench, room_video: Path) -> None:
+    import os
+    import pickle
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.system, ("true",)
+
+    working = bench.root / "a" / "working"
+    working.mkdir(parents=True)
+    (working / "infer_result.pkl").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(UntrustedPickleError, match="system"):
+        bench.run(room_video)
+
+
+def test_manifest_says_what_was_done(bench, room_video: Path) -> None:
+    manifest = bench.run(room_video).result.manifest
+    assert manifest["models"]["depth"]["name"] == "counted"
+    assert manifest["input"]["frames"] == 12
+    assert manifest["config"]["video"]["working_long_side_px"] == 96
+    assert set(manifest["flicker_percent"]) == {"per_frame", "fused"}
+    json.dumps(manifest, allow_nan=False)
+
+
+def test_unusable_file_leaves_nothing_behind(bench, tmp_path: Path) -> None:
+    text = tmp_path / "text.mp4"
+    text.write_text("not a video")
+    with pytest.raises(UnreadableVideoError):
+        bench.run(text)
+    assert not (bench.root / "a" / "output" / "manifest.json").exists()
+
+
+def test_depth_from_motion_runs_without_any_network(bench, room_video: Path) -> None:
+    motion = create("depth", "motion")
+    assert isinstance(motion, DepthFromGeometry)
+    outcome = replace(bench, depth=motion, semantic=None).run(room_video)
+    assert outcome.result.depth.shape == (12, 64, 96)
+    assert str(outcome.result.representation) == "disparity"
+    assert len(outcome.fallbacks) in (0, 1)
