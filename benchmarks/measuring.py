@@ -1,0 +1,139 @@
+"""What the speed, memory and scale benchmarks share: clips of any length, clocks, the environment, results."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from fractions import Fraction
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stf_depth.synthetic import degrade, render_clip, scene
+from stf_depth.video.writer import VideoWriter
+
+RESULTS = Path(os.environ.get("STF_DEPTH_RESULTS", Path(__file__).resolve().parent / "results"))
+PACKAGES = ("av", "numpy", "opencv-python-headless", "onnxruntime", "pycolmap", "ray", "torch", "zarr")
+UNIQUE_FRAMES = 40
+
+
+class StageTimes:
+    """A reporter that keeps wall and processor seconds of every stage, and when the first one began."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, dict[str, float]] = {}
+        self.began = time.perf_counter()
+        self.first_stage: float | None = None
+        self.frames = 0
+        self._open: tuple[str, float, float] | None = None
+
+    def stage(self, video: str, stage: str, total: int | None) -> None:
+        del video, total
+        self.close()
+        self._open = stage, time.perf_counter(), time.process_time()
+        if self.first_stage is None:
+            self.first_stage = time.perf_counter()
+
+    def advance(self, frames: int) -> None:
+        self.frames += frames
+
+    def message(self, video: str, text: str) -> None:
+        del video, text
+
+    def close(self) -> None:
+        """End the stage that is running."""
+        if self._open is not None:
+            stage, wall, cpu = self._open
+            entry = self.stages.setdefault(stage, {"wall_seconds": 0.0, "cpu_seconds": 0.0})
+            entry["wall_seconds"] += time.perf_counter() - wall
+            entry["cpu_seconds"] += time.process_time() - cpu
+            self._open = None
+
+    def per_frame(self, frames: int) -> dict[str, dict[str, float]]:
+        """Milliseconds a frame of every stage."""
+        return {
+            stage: {name.replace("seconds", "ms"): round(1000 * value / frames, 2) for name, value in entry.items()}
+            for stage, entry in self.stages.items()
+        }
+
+
+def summary(seconds: Sequence[float]) -> dict[str, float]:
+    """Median and 95th percentile of per-frame seconds, in milliseconds."""
+    values = 1000 * np.asarray(seconds)
+    return {"median_ms": round(float(np.median(values)), 2), "p95_ms": round(float(np.percentile(values, 95)), 2)}
+
+
+def peak_memory_mb() -> float:
+    """Largest resident size of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
+
+
+def environment() -> dict[str, Any]:
+    """Where and when the figures were taken; the load says how many other processes wanted the processor."""
+    import torch
+
+    model = next((line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), "")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "cpu": model or platform.processor(),
+        "cpus": os.cpu_count(),
+        "gpu": gpu,
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "threads": {"torch": torch.get_num_threads(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")},
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _cpu_lines() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
+def make_clip(folder: Path, frames: int, wh: tuple[int, int], *, name: str = "clip") -> tuple[Path, str]:
+    """A video of a room, walked through forth and back, and the spec of its unsteady precomputed disparity.
+
+    The maps are links to a few files, so that a clip of any length takes little disk.
+    """
+    unique = min(frames, UNIQUE_FRAMES)
+    clip = render_clip(scene("room"), unique, wh)
+    maps = degrade(clip.depth[:, ::4, ::4], 0)
+    order = [*range(unique), *range(unique - 2, 0, -1)] or [0]
+    originals = folder / f"{name}_maps_once"
+    links = folder / f"{name}_maps"
+    originals.mkdir(parents=True)
+    links.mkdir()
+    for index, disparity in enumerate(maps.depth):
+        np.save(originals / f"{index:06d}.npy", disparity)
+    path = folder / f"{name}.mp4"
+    with VideoWriter(path, wh=wh, frame_rate=Fraction(30)) as writer:
+        for index in range(frames):
+            shown = order[index % len(order)]
+            writer.write(clip.rgb[shown : shown + 1], np.array([index / 30]))
+            os.link(originals / f"{shown:06d}.npy", links / f"{index:06d}.npy")
+    return path, f"precomputed:{links}?representation=disparity&ambiguity=affine"
+
+
+def parse_wh(text: str) -> tuple[int, int]:
+    """``"640x360"`` as numbers."""
+    width, height = (int(side) for side in text.split("x"))
+    return width, height
+
+
+def save(name: str, results: dict[str, Any]) -> None:
+    """Print the results and write them beside the others."""
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(results, indent=1) + "\n"
+    (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+    sys.stdout.write(text)

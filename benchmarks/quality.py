@@ -1,0 +1,284 @@
+"""Measure depth per frame and fused, over sequences with ground truth and synthetic scenes.
+
+    python benchmarks/quality.py                                   everything, into benchmarks/results/quality.json
+    python benchmarks/quality.py --clips redkitchen --depths meter
+    python benchmarks/quality.py --ablate alignment.grid=false --ablate fusion.mode=flow
+    python benchmarks/quality.py --ablations --results ablations   one row for each stage switched off
+
+Sequences and networks are looked for in the folder STF_DEPTH_SHARED, or ``shared`` beside the repository; without
+them only the synthetic scenes are measured, and the file says so. Figures are the same in every run; times are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stf_depth.api import process
+from stf_depth.config import preset
+from stf_depth.evaluation.clips import GroundTruthClip
+from stf_depth.evaluation.evaluate import ClipScores, score_prediction
+from stf_depth.evaluation.predictions import open_prediction
+from stf_depth.evaluation.sequences import read_sequence
+from stf_depth.synthetic import degrade, render_clip, scene, write_sequence, write_video
+from stf_depth.types import Role
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RESULTS = REPOSITORY / "benchmarks" / "results"
+SHARED = Path(os.environ.get("STF_DEPTH_SHARED", REPOSITORY.parent / "shared"))
+SEED = 0
+SYNTHETIC_FRAMES = 48
+SYNTHETIC_WH = (320, 180)
+
+NETWORKS = {"meter": "meter_xxs_nyu_256x192.onnx", "fastdepth": "fastdepth_nyu_224.onnx"}
+SEGMENTATION = "deeplabv3_mnv2_ade20k_512.onnx"
+PACKAGES = ("stf-depth", "numpy", "opencv-python-headless", "pycolmap", "scipy", "torch", "onnxruntime")
+
+# Each row switches one stage off; the names are those of the configuration.
+ABLATIONS: tuple[dict[str, Any], ...] = (
+    {"fusion.mode": "flow"},
+    {"alignment.affine": False},
+    {"alignment.grid": False},
+    {"fusion.trajectory_filter": False},
+    {"fusion.structure": False},
+    {"fusion.pose_filter": False},
+    {"fusion.abstain": False},
+    {"semantic": "none"},
+    {"panoptic": "none"},
+)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A clip to run on: what is processed, what it is scored against, and depth degraded from the truth."""
+
+    name: str
+    video: Path
+    truth: GroundTruthClip
+    degraded: Path
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A name and the options that make it; top-level fields and dotted options together."""
+
+    name: str
+    options: dict[str, Any]
+
+
+PER_FRAME = Variant("per frame", {"fusion.mode": "none"})
+FUSED = Variant("fused", {})
+
+
+def sequence_scene(name: str, folder: Path, frames: int | None) -> Scene:
+    """A recorded sequence; its degraded depth is made from the sensor's."""
+    sequence = SHARED / "data" / name
+    truth = read_sequence(sequence).frames(slice(frames))
+    depth = np.stack([truth.full_truth_m(k) for k in range(len(truth))])
+    return Scene(name, sequence / "color", truth, write_degraded(depth, folder / "degraded.npz"))
+
+
+def synthetic_scene(name: str, folder: Path, frames: int | None) -> Scene:
+    """A rendered scene; the temporal alignment error is left out where things move."""
+    clip = render_clip(scene(name), frames=frames or SYNTHETIC_FRAMES, wh=SYNTHETIC_WH, noise_sigma=1.2)
+    truth = read_sequence(write_sequence(clip, folder / name), d_max_m=80.0)
+    if (clip.roles == Role.MOVER).any():
+        truth = replace(truth, world_from_cam=None, poses_absent="things move in this scene")
+    video = write_video(clip, folder / f"{name}.mp4")
+    return Scene(name, video, truth, write_degraded(clip.depth, folder / "degraded.npz"))
+
+
+def write_degraded(depth: np.ndarray, path: Path) -> Path:
+    """Save what an unsteady network of good accuracy would predict."""
+    maps = degrade(depth, seed=SEED)
+    representation, ambiguity = np.array(maps.representation.value), np.array(maps.ambiguity.value)
+    np.savez(path, depth=maps.depth, valid=maps.valid, representation=representation, ambiguity=ambiguity)
+    return path
+
+
+CLIPS: dict[str, Callable[[str, Path, int | None], Scene]] = {
+    "redkitchen": sequence_scene,
+    "holowalk": sequence_scene,
+    "room": synthetic_scene,
+    "street": synthetic_scene,
+    "forward": synthetic_scene,
+    "static_camera_movers": synthetic_scene,
+}
+
+
+def depth_spec(name: str, clip: Scene) -> str | None:
+    """The depth backend of a row, None where it does not apply: networks for rooms see only recorded rooms."""
+    if name == "motion":
+        return "motion"
+    if name == "degraded":
+        return f"precomputed:{clip.degraded}"
+    return f"onnx:{SHARED / 'models' / NETWORKS[name]}" if CLIPS[clip.name] is sequence_scene else None
+
+
+def segmentation() -> dict[str, str]:
+    """Semantic network when it is there, and colour regions."""
+    model = SHARED / "models" / SEGMENTATION
+    return {"semantic": f"onnx:{model}" if model.is_file() else "none", "panoptic": "regions"}
+
+
+def run(clip: Scene, depth: str, variant: Variant, folder: Path) -> dict[str, Any]:
+    """Process and score one clip: one row of the results."""
+    options = {**segmentation(), **variant.options}
+    top = {key: value for key, value in options.items() if "." not in key}
+    dotted = {key: value for key, value in options.items() if "." in key}
+    began = time.perf_counter()
+    result = process(
+        clip.video,
+        preset="offline",
+        depth=depth,
+        output_dir=folder / "output" / variant.name.replace(" ", "-"),
+        working_dir=folder / "working",
+        options={"video.max_frames": len(clip.truth), **dotted},
+        **top,
+    )
+    seconds = time.perf_counter() - began
+    scores = score_prediction(open_prediction(result.folder), clip.truth)
+    return {
+        "variant": variant.name,
+        "options": {key: str(value) for key, value in variant.options.items()},
+        "frames": len(clip.truth),
+        "seconds": round(seconds, 1),
+        "stage_seconds": result.manifest.get("seconds_by_stage", {}),
+        "flicker_percent": result.manifest.get("flicker_percent", {}).get("fused"),
+        "scores": rounded(scores.as_json()),
+    }
+
+
+def rounded(value: Any) -> Any:
+    """Floats to six digits, so that files compare."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list) else value
+
+
+def sensor_row(clip: Scene, folder: Path) -> dict[str, Any]:
+    """The ground truth scored against itself: the floor that sensor noise sets for the temporal metrics."""
+    depth = np.stack([clip.truth.full_truth_m(k) for k in range(len(clip.truth))])
+    path = folder / "sensor.npz"
+    np.savez(path, depth=depth, valid=depth > 0, representation=np.array("z_depth"), ambiguity=np.array("metric"))
+    scores: ClipScores = score_prediction(open_prediction(path, ambiguity="metric"), clip.truth)
+    return {"variant": "sensor", "options": {}, "frames": len(clip.truth), "scores": rounded(scores.as_json())}
+
+
+@cache
+def environment() -> dict[str, Any]:
+    """Where the figures come from."""
+    commit = subprocess.run(
+        ["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return {
+        "commit": commit.stdout.strip(),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def parse_value(text: str) -> Any:
+    """true, false, numbers and lists as JSON; anything else as text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def ablation(options: dict[str, Any]) -> Variant:
+    """A variant named after what it switches."""
+    return Variant(", ".join(f"{key}={json.dumps(value)}" for key, value in options.items()), options)
+
+
+def variants(arguments: argparse.Namespace) -> list[Variant]:
+    """Per frame, fused, and the ablations asked for."""
+    found = [PER_FRAME, FUSED]
+    if arguments.ablations:
+        found += [ablation(options) for options in ABLATIONS]
+    for text in arguments.ablate:
+        pairs = (pair.partition("=") for pair in text.split(","))
+        found.append(ablation({key: parse_value(value) for key, _, value in pairs}))
+    for variant in found:
+        # A misspelt option fails here, not an hour later.
+        preset("offline").with_values(variant.options)
+    return found
+
+
+def rows(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+    """Every clip with every depth in every variant."""
+    for name in arguments.clips:
+        if CLIPS[name] is sequence_scene and not (SHARED / "data" / name).is_dir():
+            yield {"clip": name, "skipped": "the sequence is not there (set STF_DEPTH_SHARED)"}
+            continue
+        clip_folder = folder / name
+        clip_folder.mkdir(parents=True)
+        clip = CLIPS[name](name, clip_folder, arguments.frames)
+        if CLIPS[name] is sequence_scene:
+            yield {"clip": name, "depth": "sensor", **sensor_row(clip, clip_folder)}
+        for depth in arguments.depths:
+            spec = depth_spec(depth, clip)
+            if spec is None:
+                continue
+            for variant in variants(arguments):
+                row = run(clip, spec, variant, clip_folder / depth)
+                print(summary(name, depth, row), flush=True)
+                yield {"clip": name, "depth": depth, **row}
+
+
+def summary(clip: str, depth: str, row: dict[str, Any]) -> str:
+    """One line for the terminal."""
+    values = row["scores"]["groups"]["affine"]
+    shown = " ".join(f"{key} {values[key]['value']}" for key in ("abs_rel", "delta1", "tae", "boundary_f1"))
+    return f"{clip:22} {depth:10} {row['variant']:40} {shown} ({row.get('seconds', 0)} s)"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", nargs="+", choices=list(CLIPS), default=list(CLIPS))
+    depths = ["meter", "fastdepth", "motion", "degraded"]
+    parser.add_argument("--depths", nargs="+", choices=depths, default=depths)
+    parser.add_argument("--frames", type=int, help="only the first N frames of each clip")
+    parser.add_argument("--ablate", action="append", default=[], metavar="KEY=VALUE[,KEY=VALUE]")
+    parser.add_argument("--ablations", action="store_true", help="one more row for each stage switched off")
+    parser.add_argument("--results", default="quality", help="name of the file in benchmarks/results")
+    return parser
+
+
+def main() -> None:
+    """Measure, and write after every row, so that a run that was interrupted leaves what it has."""
+    arguments = parser().parse_args()
+    command = " ".join(["python", "benchmarks/quality.py", *sys.argv[1:]])
+    path = RESULTS / f"{arguments.results}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="stf-depth-quality-") as temporary:
+        for row in rows(arguments, Path(temporary)):
+            found.append(row)
+            content = {"command": command, "environment": environment(), "seed": SEED, "rows": found}
+            path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    print(f"wrote {path.relative_to(REPOSITORY)}; python benchmarks/tables.py puts it into the README")
+
+
+if __name__ == "__main__":
+    main()
