@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stf_depth.cache.files import remove_partials
 from stf_depth.errors import OutputError, ShapeError
 from stf_depth.synthetic import SyntheticClip, write_video
 from stf_depth.video import VideoWriter, open_video
@@ -84,6 +85,14 @@ def test_any_increasing_times_survive(tmp_path_factory: pytest.TempPathFactory, 
     with open_video(path) as video:
         (batch,) = video.batches(20)
     np.testing.assert_allclose(batch.pts_seconds, seconds - seconds[0], atol=1e-4)
+
+
+def test_what_a_killed_writer_leaves_is_removed_by_the_next_run(tmp_path: Path) -> None:
+    killed = VideoWriter(tmp_path / "depth.mp4", wh=(32, 32), frame_rate=10)
+    killed.write(ramp(5, (32, 32)), TIMES)
+    assert list(tmp_path.iterdir())
+    remove_partials(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_leaves_neither_the_file_nor_a_partial_one(tmp_path: Path) -> None:

@@ -30,12 +30,13 @@ def guarded(command: typer.Typer, arguments: Sequence[str] | None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_USAGE
     except (typer.Abort, KeyboardInterrupt):
-        sys.stderr.write("interrupted: run the same command again to resume\n")
-        return EXIT_INTERRUPTED
+        code = EXIT_INTERRUPTED  # newer releases of Typer return it, older ones raise
     except StfDepthError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
     except OSError as error:  # the system's own words: a path that is too long, a folder that may not be listed
         sys.stderr.write(f"error: {error}\n")
         return EXIT_FAILED
+    if code == EXIT_INTERRUPTED:
+        sys.stderr.write("interrupted: run the same command again to resume\n")
     return code if isinstance(code, int) else 0

@@ -13,6 +13,9 @@ from stf_depth.types import Frames, Representation, Shot
 
 __all__ = ["MappedFrames", "ShotFrames", "as_disparity", "merge_roles"]
 
+# The smallest z whose inverse float32 can hold.
+_NEAREST = np.finfo(np.float32).tiny
+
 
 class ShotFrames:
     """Frames of one shot, numbered from its start."""
@@ -64,7 +67,7 @@ def as_disparity(depth: Frames, representation: Representation) -> Frames:
         return depth
 
     def invert(z: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.divide(1, z, out=np.zeros_like(z), where=z > 0)
+        return np.divide(1, np.maximum(z, _NEAREST), out=np.zeros_like(z), where=z > 0)
 
     return MappedFrames(invert, depth)
 

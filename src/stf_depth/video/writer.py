@@ -80,7 +80,7 @@ class VideoWriter:
         self._path = path
         self._wh = wh
         self._encoding = ENCODINGS[encoding]
-        self._partial = path.with_name(f".{path.stem[:40]}.{os.getpid()}.partial{path.suffix}")
+        self._partial = path.with_name(f".{path.stem[:40]}.partial-{os.getpid()}{path.suffix}")
         self._first_seconds: float | None = None
         self._last_ticks = -1
         self._audio: _AudioCopy | None = None
