@@ -89,7 +89,7 @@ def test_any_increasing_times_survive(tmp_path_factory: pytest.TempPathFactory, 
 
 def test_what_a_killed_writer_leaves_is_removed_by_the_next_run(tmp_path: Path) -> None:
     killed = VideoWriter(tmp_path / "depth.mp4", wh=(32, 32), frame_rate=10)
-    killed.write(ramp(5, (32, 32)), TIMES)
+    killed.write(ramp(99, (32, 32)), np.arange(99) / 10)
     assert list(tmp_path.iterdir())
     remove_partials(tmp_path)
     assert not list(tmp_path.iterdir())
