@@ -1,9 +1,10 @@
 """Time and memory of scoring one long clip: 1,000 frames of 640x480, streamed from disk.
 
     python benchmarks/scoring_speed.py
+    python benchmarks/scoring_speed.py --ambiguity metric          three alignment groups instead of one
 
-Makes a static clip of random smooth depth in a temporary folder, scores it under one alignment group with every
-default metric, and writes benchmarks/results/scoring_speed.json.
+Makes a clip of smooth walls with boxes before them and holes as a depth camera leaves them, in a temporary folder,
+scores a noisy prediction of it with every default metric, and writes benchmarks/results/scoring_speed.json.
 """
 
 from __future__ import annotations
@@ -29,7 +30,15 @@ HEIGHT, WIDTH = 480, 640
 DISTINCT = 16
 
 
-def make(folder: Path, frames: int) -> tuple[Path, Path]:
+def surface(rng: np.random.Generator) -> np.ndarray:
+    """Depth (H, W) in metres: a bent wall and a few boxes."""
+    metres = cv2.resize(rng.uniform(2, 5, (6, 8)), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    for left, top in rng.integers(0, (WIDTH - 160, HEIGHT - 160), (5, 2)):
+        metres[top : top + 160, left : left + 160] *= rng.uniform(0.5, 0.9)
+    return np.clip(metres, 0.4, 9.0)
+
+
+def make(folder: Path, frames: int, ambiguity: str = "affine") -> tuple[Path, Path]:
     """A sequence folder and a prediction in a Zarr store; files repeat after a few frames."""
     rng = np.random.default_rng(0)
     sequence, store = folder / "sequence", folder / "depth.zarr"
@@ -38,15 +47,16 @@ def make(folder: Path, frames: int) -> tuple[Path, Path]:
     cv2.imwrite(str(sequence / "color" / "000000.jpg"), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
     group = zarr.open_group(store, mode="w")
     depth = group.create_array("depth", shape=(frames, HEIGHT, WIDTH), chunks=(8, HEIGHT, WIDTH), dtype="f4")
-    group.attrs.update({"representation": "disparity", "ambiguity": "affine"})
+    group.attrs.update({"representation": "disparity", "ambiguity": ambiguity})
     for k in range(frames):
         color, truth = sequence / "color" / f"{k:06d}.jpg", sequence / "depth" / f"{k:06d}.png"
         if k:
             os.link(sequence / "color" / "000000.jpg", color)
         if k < DISTINCT:
-            metres = cv2.resize(rng.uniform(1, 5, (6, 8)), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-            cv2.imwrite(str(truth), np.clip(metres * 1000, 300, 9000).astype(np.uint16))
-            noisy = 1 / np.maximum(metres, 0.3) + 0.02 * rng.standard_normal(metres.shape)
+            metres = surface(rng)
+            known = cv2.resize(rng.random((24, 32)), (WIDTH, HEIGHT)) > 0.25
+            cv2.imwrite(str(truth), np.where(known, metres * 1000, 0).astype(np.uint16))
+            noisy = (1 + 0.02 * rng.standard_normal(metres.shape)) / metres
             depth[k] = noisy.astype(np.float32)
         else:
             os.link(sequence / "depth" / f"{k % DISTINCT:06d}.png", truth)
@@ -63,9 +73,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--ambiguity", choices=["affine", "scale", "metric"], default="affine")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stf-depth-scoring-") as temporary:
-        store, sequence = make(Path(temporary), arguments.frames)
+        store, sequence = make(Path(temporary), arguments.frames, arguments.ambiguity)
         before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
         scores = score_prediction(
             open_prediction(store), read_sequence(sequence), options=ScoreOptions(workers=arguments.workers)
@@ -75,11 +86,12 @@ def main() -> None:
         "frames": arguments.frames,
         "size": [WIDTH, HEIGHT],
         "workers": arguments.workers,
+        "groups": [group.value for group in scores.groups],
         "seconds": round(seconds, 1),
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "load_average": [round(value, 1) for value in os.getloadavg()],
         "peak_memory_mib": round(after.ru_maxrss / 1024),
-        "abs_rel": round(scores.value("abs_rel", "affine"), 6),
+        **{name: round(scores.value(name, "affine"), 6) for name in ("abs_rel", "tae", "boundary_f1")},
     }
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -70,18 +70,30 @@ def _candidates(
     """Both inverse-depth ratios of each direction, where either may be an edge or ours is unknown: others never are."""
     floor = np.float32(INVERSE_FLOOR)
     ours, theirs = (np.maximum(np.asarray(values, np.float32), floor) for values in (depth, truth))
-    pairs = zip(_pairs(ours), _pairs(theirs), strict=True)
-    masks = [None, None] if valid is None else [here & there for here, there in _pairs(valid)]
     out = []
-    for (ours_pair, theirs_pair), mask in zip(pairs, masks, strict=True):
-        # Rounding of the quick test in float32 is far below the margin.
-        keep = _may_be_edge(*ours_pair, lowest - 1e-3) | _may_be_edge(*theirs_pair, lowest - 1e-3)
-        at = np.nonzero(keep if mask is None else keep & mask)
-        here, there = (side[at].astype(np.float64) for side in ours_pair)
-        true_here, true_there = (side[at].astype(np.float64) for side in theirs_pair)
+    for axis in (1, 0):
+        at = _may_be_edges(ours, theirs, valid, axis, lowest)
+        beside = at + (1 if axis == 1 else depth.shape[1])
+        here, there = (ours.ravel().take(side).astype(np.float64) for side in (at, beside))
+        true_here, true_there = (theirs.ravel().take(side).astype(np.float64) for side in (at, beside))
         # q = 1 / depth, so q_there / q_here is depth_here / depth_there.
         out += [(here / there, true_here / true_there), (there / here, true_there / true_here)]
     return out
+
+
+def _may_be_edges(
+    ours: Float32Array, theirs: Float32Array, valid: BoolArray | None, axis: int, lowest: float
+) -> NDArray[np.intp]:
+    """Flat indices of the first pixel of every pair along ``axis`` that counts and may be an edge in either map."""
+    keep = np.zeros(ours.shape, bool)
+    inner = keep[:, :-1] if axis == 1 else keep[:-1]
+    ours_pair, theirs_pair = _pairs(ours)[1 - axis], _pairs(theirs)[1 - axis]
+    # Rounding of the quick test in float32 is far below the margin.
+    np.logical_or(_may_be_edge(*ours_pair, lowest - 1e-3), _may_be_edge(*theirs_pair, lowest - 1e-3), out=inner)
+    if valid is not None:
+        here, beside = _pairs(valid)[1 - axis]
+        inner &= here & beside
+    return np.flatnonzero(keep)
 
 
 def _may_be_edge(here: Float32Array, there: Float32Array, ratio: float) -> BoolArray:

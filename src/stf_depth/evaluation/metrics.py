@@ -245,8 +245,7 @@ def project_depth(depth_m: Array, K: Float64Array, target_from_source: Float64Ar
     height, width = depth_m.shape
     H = K @ target_from_source[:3, :3] @ np.linalg.inv(K)
     offset = K @ target_from_source[:3, 3]
-    # One cell more than there are pixels takes all that lands nowhere.
-    out = np.full(height * width + 1, np.inf)
+    out = np.full(height * width, np.inf)
     for top in range(0, height, BAND_ROWS):
         band = np.asarray(depth_m[top : top + BAND_ROWS], np.float64)
         index, z = _project_band(band, top, H, offset, height)
@@ -255,21 +254,26 @@ def project_depth(depth_m: Array, K: Float64Array, target_from_source: Float64Ar
         else:
             out[index] = z
     out[np.isinf(out)] = np.nan
-    return out[:-1].reshape(height, width)
+    return out.reshape(height, width)
 
 
 def _project_band(
     z: Float64Array, top: int, H: Float64Array, offset: Float64Array, height: int
-) -> tuple[NDArray[np.int64], Float64Array]:
-    """Cell and depth of every pixel of some rows: q = z H (u, v, 1) + K t, where q_z is the depth in the target."""
+) -> tuple[NDArray[np.intp], Float64Array]:
+    """Cell and depth of what lands of some rows: q = z H (u, v, 1) + K t, where q_z is the depth in the target."""
     rows, width = z.shape
     u, v = np.arange(width, dtype=np.float64)[None], np.arange(top, top + rows, dtype=np.float64)[:, None]
-    qx, qy, qz = (z * (H[i, 0] * u + (H[i, 1] * v + H[i, 2])) + offset[i] for i in range(3))
+    qx, qy, qz = (H[i, 0] * u + (H[i, 1] * v + H[i, 2]) for i in range(3))
+    # In place: the arrays stay in the processor's cache.
+    for axis, q in enumerate((qx, qy, qz)):
+        q *= z
+        q += offset[axis]
     with np.errstate(invalid="ignore", divide="ignore"):
-        x, y = np.rint(qx / qz), np.rint(qy / qz)
+        x, y = (np.rint(np.divide(q, qz, out=q), out=q) for q in (qx, qy))
     lands = (qz > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    index = np.where(lands, y * width + x, height * width).astype(np.int64)
-    return index.ravel(), np.where(lands, qz, np.inf).ravel()
+    cells = np.flatnonzero(lands)
+    index = (y * width + x).ravel().take(cells).astype(np.intp)
+    return index, qz.ravel().take(cells)
 
 
 def tae_pair(
