@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -26,21 +25,22 @@ Label = TypeVar("Label", np.uint8, np.int32)
 
 
 class FrameCache(Generic[Item]):
-    """Keeps the ``capacity`` most recently used results of ``make(frame)``."""
+    """Keeps ``capacity`` results of ``make(frame)``, those nearest to the frame that was made last.
+
+    A sliding window touches frames all over it: by order of use, those would go first that are still needed.
+    """
 
     def __init__(self, make: Callable[[int], Item], capacity: int) -> None:
         self._make = make
         self._capacity = capacity
-        self._items: OrderedDict[int, Item] = OrderedDict()
+        self._items: dict[int, Item] = {}
 
     def __call__(self, frame: int) -> Item:
         """The result for ``frame``, made now if it is not kept."""
-        if frame in self._items:
-            self._items.move_to_end(frame)
-        else:
+        if frame not in self._items:
             self._items[frame] = self._make(frame)
             if len(self._items) > self._capacity:
-                self._items.popitem(last=False)
+                del self._items[max(self._items, key=lambda kept: abs(kept - frame))]
         return self._items[frame]
 
 
