@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import OpenEXR
 import pytest
+import zarr
 
 from stf_depth.errors import AmbiguityError, ConfigError, InputNotFoundError
+from stf_depth.evaluation.predictions import open_prediction
 from stf_depth.export import export_result
+from stf_depth.perception.depth.map_files import open_maps
 from stf_depth.result import DepthResult
 from stf_depth.synthetic import SyntheticClip
 
@@ -61,8 +64,31 @@ def test_distance_codes_infinity_and_unknown(
     assert header["unit"] == "m"
     unknown = DepthResult(make_result(replace(room_clip, depth=depth), representation="z_depth"))
     channels = read(export_result(unknown, "exr", tmp_path / "unknown")["exr"][0])[1]
-    assert (channels["Z"][:6] == 0).all()
+    assert np.isnan(channels["Z"][:6]).all()
     assert (channels["A"][:6] == 0).all()
+    assert (channels["A"][6:] == 1).all()
+
+
+@pytest.mark.parametrize(("unknown", "view"), [("nan", True), ("nan", False), ("zero", True), ("zero", False)])
+def test_unknown_zero_and_infinite_come_back_apart(
+    make_result: Callable[..., Path], tmp_path: Path, unknown: str, view: bool
+) -> None:
+    result = DepthResult(make_result(ambiguity="scale"))
+    group = zarr.open_group(result.folder / "depth.zarr", mode="r+")
+    group["depth"][0, :10] = 0.0
+    group["depth"][0, 20:30] = 0.0
+    group["valid"][0, 20:30] = False
+    files = export_result(result, "exr", tmp_path, unknown=unknown, view=view)["exr"]
+    z = read(files[0])[1]["Z"]
+    assert (z[:10] == 0).all()
+    assert (np.isnan(z[20:30]) if unknown == "nan" else z[20:30] == 0).all()
+    values = open_maps(files[0].parent).read(0)[0]
+    assert (values[:10] == 0).all()
+    assert np.isnan(values[20:30]).all()
+    np.testing.assert_array_equal(values[30:], result.depth[0][30:])
+    prediction = open_prediction(files[0].parent).read([0])[0]
+    assert (prediction[:10] == 0).all()
+    assert np.isnan(prediction[20:30]).all()
 
 
 def test_distance_of_affine_disparity_is_refused(make_result: Callable[..., Path], tmp_path: Path) -> None:
@@ -85,6 +111,6 @@ def test_ids_are_whole_numbers_with_names(
 
 def test_only_z_when_no_view_is_wanted(tiny_result: Path, tmp_path: Path) -> None:
     channels = read(export_result(DepthResult(tiny_result), "exr", tmp_path, view=False)["exr"][0])[1]
-    assert set(channels) == {"Z"}
+    assert set(channels) == {"Z", "A"}
     with pytest.raises(ConfigError, match="colormap"):
         export_result(DepthResult(tiny_result), "exr", tmp_path, colourmap="gray")

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import zarr
 
 from stf_depth.errors import InputNotFoundError
 from stf_depth.export import export_result
@@ -66,22 +67,46 @@ def test_lost_source_is_named(make_result: Callable[..., Path], tmp_path: Path) 
     assert export_result(DepthResult(folder), "mp4", tmp_path, audio=False)["mp4"][0].is_file()
 
 
-@pytest.mark.parametrize(("name", "pixel_format", "white"), [("mkv", "gray16le", 65535), ("mov", "gray10le", 1023)])
+GREY = [("mkv", "gray16le", 65535), ("mov", "gray10le", 1023)]
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize(("name", "pixel_format", "last"), GREY)
 def test_grey_video_gives_the_disparity_back(
-    result: DepthResult, tmp_path: Path, name: str, pixel_format: str, white: int
+    result: DepthResult, tmp_path: Path, name: str, pixel_format: str, last: int, full_range: bool
 ) -> None:
-    path, sidecar = export_result(result, name, tmp_path)[name]
+    path, sidecar = export_result(result, name, tmp_path, full_range=full_range)[name]
     frames, times = decode(path, pixel_format)
-    assert frames.max() <= white
-    (mapping,) = json.loads(sidecar.read_text())["ranges"]
-    low, high = mapping["closeness_at_black"], mapping["closeness_at_white"]
-    decoded = low + (high - low) * frames.astype(np.float64) / white
-    expected = np.clip(np.asarray(result.depth[:]), low, high)
-    assert np.abs(decoded - expected).max() <= 0.52 * (high - low) / white
+    meaning = json.loads(sidecar.read_text())
+    assert (meaning["unknown_code"], meaning["first_code"], meaning["last_code"]) == (0, 1, last)
+    assert (frames.min(), frames.max()) == (1, last)
+    (mapping,) = meaning["ranges"]
+    low, high = mapping["closeness_at_first"], mapping["closeness_at_last"]
+    decoded = low + (high - low) * (frames.astype(np.float64) - 1) / (last - 1)
+    depth = np.asarray(result.depth[:])
+    expected = depth if full_range else np.clip(depth, low, high)
+    assert np.abs(decoded - expected).max() <= 0.52 * (high - low) / (last - 1)
     np.testing.assert_allclose(times, result.pts_seconds - result.pts_seconds[0], atol=2e-3)
+
+
+@pytest.mark.parametrize(("name", "pixel_format", "last"), GREY)
+@pytest.mark.parametrize("near_is_white", [True, False])
+def test_grey_video_keeps_unknown_and_far_apart(
+    make_result: Callable[..., Path], tmp_path: Path, name: str, pixel_format: str, last: int, near_is_white: bool
+) -> None:
+    result = DepthResult(make_result(ambiguity="scale"))
+    group = zarr.open_group(result.folder / "depth.zarr", mode="r+")
+    group["depth"][:, :10] = 0.0
+    group["valid"][2, 20:30] = False
+    path, _ = export_result(result, name, tmp_path, near_is_white=near_is_white)[name]
+    frames = decode(path, pixel_format)[0]
+    assert (frames[2, 20:30] == 0).all()
+    known = np.asarray(result.valid[:])
+    assert (frames[known] > 0).all()
+    assert (frames[:, :10] == (1 if near_is_white else last)).all()
 
 
 def test_near_can_be_black(result: DepthResult, tmp_path: Path) -> None:
     white = decode(export_result(result, "mkv", tmp_path / "a")["mkv"][0])[0]
     black = decode(export_result(result, "mkv", tmp_path / "b", near_is_white=False)["mkv"][0])[0]
-    np.testing.assert_allclose(white.astype(int) + black, 65535, atol=1)
+    np.testing.assert_allclose(white.astype(int) + black, 65536, atol=1)

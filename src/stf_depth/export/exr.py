@@ -28,21 +28,24 @@ _MEANING = {
 
 
 class Options(FrozenConfig):
-    """quantity: what channel Z holds, the result's own quantity or distance. view: add R, G, B, A to look at.
+    """quantity: what channel Z holds, the result's own quantity or distance. unknown: what it holds where nothing is
+    known; ``zero`` suits filters that choke on NaN, and then channel A alone tells unknown from zero.
 
-    colormap: of that view. ids: add a channel ``id`` of segment numbers, whose names are in the header.
+    view: add R, G, B to look at. colormap: of that view. ids: add a channel ``id`` of segment numbers, whose names are
+    in the header.
     """
 
     quantity: Literal["native", "z"] = "native"
+    unknown: Literal["nan", "zero"] = "nan"
     view: bool = True
     colormap: str = "gray"
     ids: bool = False
 
 
 def export(result: DepthResult, target: Path, options: Options) -> list[Path]:
-    """Write ``<frame name>.exr`` with channel Z float32; R, G, B are the depth normalised over the shot, A validity.
+    """Write ``<frame name>.exr``: Z float32, A validity, and R, G, B the depth normalised over the shot.
 
-    Unknown pixels are 0 with A = 0; infinitely far ones are 0 in disparity and infinity in distance.
+    Unknown pixels are NaN with A = 0; infinitely far ones are 0 in disparity and infinity in distance, with A = 1.
 
     Raises AmbiguityError for distance asked of affine disparity, InputNotFoundError for ids without cached segments,
     MissingExtraError without OpenEXR.
@@ -97,15 +100,17 @@ def _image(
     openexr = _openexr()
     depth, valid = maps.depth[0], maps.valid[0]
     representation = Representation.Z_DEPTH if options.quantity == "z" else maps.representation
-    channels: dict[str, Any] = {"Z": _z_channel(depth, valid, maps, representation)}
+    z = _z_channel(depth, maps, representation)
+    filler = np.float32(np.nan if options.unknown == "nan" else 0)
+    channels: dict[str, Any] = {"Z": np.where(valid, z, filler), "A": valid.astype(np.float16)}
     if options.view:
         rgb = _linear_view(shown, depth, valid, options.colormap)
         channels |= {name: np.ascontiguousarray(rgb[..., i]) for i, name in enumerate("RGB")}
-        channels["A"] = valid.astype(np.float16)
     header = {
         "compression": openexr.ZIP_COMPRESSION,
         "type": openexr.scanlineimage,
         "stfDepthZ": _MEANING[representation],
+        "stfDepthUnknown": f"{options.unknown}, and A = 0",
         "representation": representation.value,
         "ambiguity": maps.ambiguity.value,
         "unit": unit_name(representation, maps.ambiguity),
@@ -115,16 +120,17 @@ def _image(
     return header, channels
 
 
-def _z_channel(depth: Float32Array, valid: BoolArray, maps: DepthMaps, representation: Representation) -> Float32Array:
+def _z_channel(depth: Float32Array, maps: DepthMaps, representation: Representation) -> Float32Array:
+    """Disparity with 0, or distance with infinity, where infinitely far; unknown pixels are left as they are."""
     endless = infinite(depth, maps.representation, maps.ambiguity)
     if representation is Representation.DISPARITY:
-        return np.where(valid & ~endless, depth, np.float32(0))
+        return np.where(endless, np.float32(0), depth)
     if maps.representation is Representation.Z_DEPTH:
         z = depth
     else:
         close = closeness(depth, maps.representation, maps.ambiguity)
         z = np.asarray(1 / np.where(close > 0, close, np.float32(1)), np.float32)
-    return np.where(valid, np.where(endless, np.float32(np.inf), z), np.float32(0)).astype(np.float32)
+    return np.where(endless, np.float32(np.inf), z)
 
 
 def _linear_view(shown: DisplayRange, depth: Float32Array, valid: BoolArray, colormap: str) -> Any:

@@ -283,8 +283,8 @@ def _exr(path: Path) -> Any:
         raise SequenceError("damaged EXR file", where=path, got=error) from error
 
 
-def _exr_channel(path: Path) -> tuple[str, NDArray[Any]]:
-    channels = _exr(path).channels()
+def _exr_channel(file: Any, path: Path) -> tuple[str, NDArray[Any]]:
+    channels = file.channels()
     for name, channel in channels.items():
         if len(channels) == 1 or name.split(".")[-1] in ("Z", "depth", "disparity"):
             return name, channel.pixels
@@ -292,13 +292,28 @@ def _exr_channel(path: Path) -> tuple[str, NDArray[Any]]:
 
 
 def _read_exr(path: Path) -> NDArray[Any]:
-    return _exr_channel(path)[1]
+    file = _exr(path)
+    values = _exr_channel(file, path)[1]
+    validity = _alpha(file)
+    if "stfDepthZ" not in file.header() or validity is None:
+        return values
+    # Our own files: A says which pixels are known, whatever stands in the others.
+    return np.where(validity > 0, values, np.float32(np.nan))
+
+
+def _alpha(file: Any) -> NDArray[Any] | None:
+    channels = file.channels()
+    if "RGBA" in channels:  # read together, the colours come as one array
+        together: NDArray[Any] = channels["RGBA"].pixels
+        return together[..., 3]
+    return channels["A"].pixels if "A" in channels else None
 
 
 def _exr_stated(path: Path) -> Mapping[str, str]:
-    header = _exr(path).header()
+    file = _exr(path)
+    header = file.header()
     stated = {key: str(header[key]) for key in ("representation", "ambiguity") if key in header}
-    name = _exr_channel(path)[0].split(".")[-1]
+    name = _exr_channel(file, path)[0].split(".")[-1]
     return {**(EXR_METRES if name == "Z" else {}), **stated}
 
 
