@@ -114,3 +114,19 @@ def test_only_z_when_no_view_is_wanted(tiny_result: Path, tmp_path: Path) -> Non
     assert set(channels) == {"Z", "A"}
     with pytest.raises(ConfigError, match="colormap"):
         export_result(DepthResult(tiny_result), "exr", tmp_path, colourmap="gray")
+
+
+@pytest.mark.parametrize("name", ["exr", "png16"])
+def test_infinite_distance_is_scored_as_infinitely_far(
+    make_result: Callable[..., Path], room_clip: SyntheticClip, tmp_path: Path, name: str
+) -> None:
+    result = DepthResult(make_result(representation="z_depth"))
+    group = zarr.open_group(result.folder / "depth.zarr", mode="r+")
+    group["depth"][0, :10] = np.inf
+    group["valid"][0, :10] = True
+    group["valid"][0, 20:30] = False
+    folder = export_result(result, name, tmp_path)[name][0].parent
+    disparity = open_prediction(folder).read([0])[0]
+    assert (disparity[:10] == 0).all()
+    assert np.isnan(disparity[20:30]).all()
+    np.testing.assert_allclose(disparity[30:], 1 / room_clip.depth[0, 30:], rtol=1e-3)

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -162,6 +162,7 @@ class MapFolder:
         self.stated = _STATED[kinds[0]](self._paths[0])
         self.assumed: Mapping[str, str] = {".png": MILLIMETRES, ".exr": {}, ".npy": {}}[kinds[0]]
         self._read = _READERS[kinds[0]]
+        self._codes_unknown = _CODES_UNKNOWN[kinds[0]](self._paths[0])
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -171,7 +172,9 @@ class MapFolder:
         values = self._read(path)
         if values.ndim != 2:
             raise ShapeError("a depth map has two axes", where=path, got=values.shape)
-        return np.asarray(values, np.float32), None
+        values = np.asarray(values, np.float32)
+        # Where unknown has a code of its own, infinity is a value: the sky.
+        return values, ~np.isnan(values) if self._codes_unknown else None
 
     def digest(self) -> str:
         return tree_digest(self._paths, self._folder)
@@ -325,5 +328,14 @@ def _nothing_stated(_path: Path) -> Mapping[str, str]:
     return {}
 
 
+def _never(_path: Path) -> bool:
+    return False
+
+
 _READERS = {".png": _read_png, ".exr": _read_exr, ".npy": _load_npy}
 _STATED = {".png": _png_stated, ".exr": _exr_stated, ".npy": _nothing_stated}
+_CODES_UNKNOWN: dict[str, Callable[[Path], bool]] = {
+    ".png": lambda path: "unknown_code" in _png_text(path),
+    ".exr": lambda path: "stfDepthZ" in _exr(path).header(),
+    ".npy": _never,
+}
