@@ -6,8 +6,9 @@ Each stage holds only the frames that its own neighbours still need.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import cv2
 import numpy as np
@@ -20,9 +21,15 @@ from stf_depth.geometry.smoothing import complete
 from stf_depth.geometry.solve import CameraSolve
 from stf_depth.geometry.sources import SourceChooser
 from stf_depth.geometry.triangulate import FlowMatcher, triangulate
+from stf_depth.parallel import mapped_ahead, thread_pool
 from stf_depth.types import Float32Array, Frames, Role, Uint8Array
 
 __all__ = ["structure_wh", "triangulate_shot"]
+
+# A frame and the estimates of the frames around it.
+Work = tuple[int, Mapping[int, Estimate]]
+# Frames of each stage in work beyond the one that is waited for: enough to keep every thread busy.
+_AHEAD = 4
 
 
 def structure_wh(width_px: int, height_px: int, config: GeometryConfig) -> tuple[int, int]:
@@ -51,27 +58,22 @@ def triangulate_shot(
     shot = _Shot(rgb, solve, config, roles, prior)
     count, reach = len(rgb), max(config.fusion_offsets)
     starts = [max(0, start - stages * reach) for stages in (3, 2, 1)]  # of the stages before each fusion
-    maps: Iterator[Estimate] = (
-        shot.triangulated(frame, shot.prior_disparity(frame)) for frame in range(starts[0], count)
-    )
-    maps = _stage(maps, starts[0], starts[1], count, reach, shot.fused)
-    maps = _stage(maps, starts[1], starts[2], count, reach, shot.fused)
-    maps = (shot.completed(frame, estimate) for frame, estimate in enumerate(maps, starts[2]))
-    maps = _stage(maps, starts[2], start, count, reach, shot.fused)
-    for frame, estimate in enumerate(maps, start):
-        final = shot.finished(frame, estimate)
-        yield final.disparity[None], final.confidence[None]
+    with thread_pool() as pool:
+
+        def each(work: Callable[[Work], Estimate], items: Iterable[Work]) -> Iterator[Estimate]:
+            return mapped_ahead(work, items, pool, ahead=_AHEAD)
+
+        maps = each(shot.triangulated, ((frame, {}) for frame in range(starts[0], count)))
+        maps = each(shot.fused, _windows(maps, starts[0], starts[1], count, reach))
+        maps = each(shot.fused_and_completed, _windows(maps, starts[1], starts[2], count, reach))
+        maps = each(shot.fused, _windows(maps, starts[2], start, count, reach))
+        for frame, estimate in enumerate(maps, start):
+            final = shot.finished(frame, estimate)
+            yield final.disparity[None], final.confidence[None]
 
 
-def _stage(
-    maps: Iterator[Estimate],
-    first: int,
-    start: int,
-    count: int,
-    reach: int,
-    work: Callable[[int, Mapping[int, Estimate]], Estimate],
-) -> Iterator[Estimate]:
-    """Call ``work`` on frames ``start`` to ``count`` with the estimates of the frames within ``reach`` on both sides.
+def _windows(maps: Iterator[Estimate], first: int, start: int, count: int, reach: int) -> Iterator[Work]:
+    """Frames ``start`` to ``count`` with the estimates of the frames within ``reach`` on both sides.
 
     maps: the estimates of the frames from ``first`` on.
     """
@@ -80,7 +82,7 @@ def _stage(
         while len(window) == 0 or (max(window) < min(frame + reach, count - 1)):
             window[max(window, default=first - 1) + 1] = next(maps)
         window.pop(frame - reach - 1, None)
-        yield work(frame, window)
+        yield frame, dict(window)
 
 
 class _Shot:
@@ -95,24 +97,27 @@ class _Shot:
         self._matcher, self._chooser = FlowMatcher(config), SourceChooser(solve, config)
         self._rays = normalised_rays(self._k)
         self._pictures: OrderedDict[int, Uint8Array] = OrderedDict()
+        self._reading = threading.Lock()  # frames come from a store that one thread at a time may read
 
     def _picture(self, frame: int) -> Uint8Array:
         """RGB at the structure's size; a bounded number is kept."""
-        if frame not in self._pictures:
-            self._pictures[frame] = as_uint8(
-                cv2.resize(np.asarray(self._rgb[frame]), self._wh, interpolation=cv2.INTER_AREA)
-            )
-            if len(self._pictures) > 4 * self._config.source_reach_frames:
-                self._pictures.popitem(last=False)
-        return self._pictures[frame]
+        with self._reading:
+            if frame not in self._pictures:
+                self._pictures[frame] = as_uint8(
+                    cv2.resize(np.asarray(self._rgb[frame]), self._wh, interpolation=cv2.INTER_AREA)
+                )
+                if len(self._pictures) > 4 * self._config.source_reach_frames:
+                    self._pictures.popitem(last=False)
+            return self._pictures[frame]
 
     def _gray(self, frame: int) -> Uint8Array:
         return as_uint8(cv2.cvtColor(self._picture(frame), cv2.COLOR_RGB2GRAY))
 
     def prior_disparity(self, frame: int) -> Float32Array:
         if self._prior is not None:
-            prior = cv2.resize(np.asarray(self._prior[frame], np.float32), self._wh, interpolation=cv2.INTER_AREA)
-            return as_float32(prior)
+            with self._reading:
+                prior = np.asarray(self._prior[frame], np.float32)
+            return as_float32(cv2.resize(prior, self._wh, interpolation=cv2.INTER_AREA))
         xy, disparity = self._solve.sparse_disparity(frame)
         if len(disparity) == 0:
             return np.full(self._wh[::-1], 1 / self._chooser.depths[frame], np.float32)
@@ -124,7 +129,8 @@ class _Shot:
         mean = np.divide(value, weight, out=np.zeros_like(value), where=weight > 0)
         return complete(self._picture(frame), mean, weight, self._config, near_px=self._config.prior_px)
 
-    def triangulated(self, frame: int, prior: Float32Array) -> Estimate:
+    def triangulated(self, work: Work) -> Estimate:
+        frame, prior = work[0], self.prior_disparity(work[0])
         poses = self._solve.path.world_from_cam
         sources = [
             (self._gray(source), relative(poses[frame], poses[source]))
@@ -133,8 +139,9 @@ class _Shot:
         ]
         return triangulate(self._gray(frame), sources, prior, self._k, self._matcher, self._config)
 
-    def fused(self, frame: int, window: Mapping[int, Estimate]) -> Estimate:
+    def fused(self, work: Work) -> Estimate:
         """Mean of the frame's own estimate and its neighbours', weighted by confidence and agreement."""
+        frame, window = work
         path, own = self._solve.path, window[frame]
         offsets = [sign * offset for offset in self._config.fusion_offsets for sign in (-1, 1)]
         near = [frame + o for o in offsets if frame + o in window and path.solved[frame + o] and path.solved[frame]]
@@ -148,7 +155,9 @@ class _Shot:
             others.append(bring(window[other], own.disparity, motion, self._rays, self._k, miss_px=miss, floor=floor))
         return fuse(own, others, self._config)
 
-    def completed(self, frame: int, estimate: Estimate) -> Estimate:
+    def fused_and_completed(self, work: Work) -> Estimate:
+        """``fused``, and continued by the planes of the surroundings where little is known."""
+        frame, estimate = work[0], self.fused(work)
         weight = np.square(estimate.confidence) + np.float32(1e-6)
         picture = self._picture(frame)
         disparity = complete(picture, estimate.disparity, weight, self._config, near_px=self._config.smooth_px)

@@ -7,6 +7,8 @@ depth d minimises the sum of Cauchy losses of these residuals in pixels over all
 
 from __future__ import annotations
 
+import threading
+
 import cv2
 import numpy as np
 
@@ -23,7 +25,8 @@ class FlowMatcher:
 
     def __init__(self, config: GeometryConfig) -> None:
         presets = {"fast": cv2.DISOPTICAL_FLOW_PRESET_FAST, "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM}
-        self._flow = cv2.DISOpticalFlow.create(presets[config.flow_preset])
+        self._preset = presets[config.flow_preset]
+        self._of_thread = threading.local()  # a DIS object keeps its pyramids: one for each thread
 
     def match(self, reference: Uint8Array, source: Uint8Array) -> tuple[Float32Array, Float32Array]:
         """Flow (H, W, 2) in pixels from reference to source, and its forward-backward error (H, W) in pixels."""
@@ -36,7 +39,9 @@ class FlowMatcher:
     def _between(self, first: Uint8Array, second: Uint8Array) -> Float32Array:
         # DIS starts from the flow that it is given.
         flow = np.zeros((*first.shape, 2), np.float32)
-        return as_float32(self._flow.calc(first, second, flow))
+        if not hasattr(self._of_thread, "dis"):
+            self._of_thread.dis = cv2.DISOpticalFlow.create(self._preset)
+        return as_float32(self._of_thread.dis.calc(first, second, flow))
 
 
 def triangulate(

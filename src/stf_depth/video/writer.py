@@ -41,7 +41,9 @@ ENCODINGS: dict[str, Encoding] = {
     # Plays everywhere. At this quality the slower presets make files no smaller in two to three times the time.
     "h264": Encoding("libx264", "yuv420p", {"crf": "17", "preset": "veryfast"}),
     # Smaller and without banding in smooth gradients.
-    "h265": Encoding("libx265", "yuv420p10le", {"crf": "20", "preset": "medium", "x265-params": "bframes=0:log-level=error"}),
+    "h265": Encoding(
+        "libx265", "yuv420p10le", {"crf": "20", "preset": "medium", "x265-params": "bframes=0:log-level=error"}
+    ),
     # Ten bits of grey, lossless, for tools that read HEVC; mkv (FFmpeg's mp4 writer refuses grey HEVC).
     "h265-grey10": Encoding(
         "libx265", "gray10le", {"preset": "medium", "x265-params": "lossless=1:bframes=0:log-level=error"}, grey=True

@@ -1,0 +1,45 @@
+"""Independent work on the threads that the numeric libraries may use."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import cv2
+
+__all__ = ["mapped_ahead", "thread_pool"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def thread_pool() -> ThreadPoolExecutor:
+    """As many threads as OpenCV may use, which is what a worker that shares the machine has been given."""
+    return ThreadPoolExecutor(max(1, cv2.getNumThreads()), thread_name_prefix="frames")
+
+
+def mapped_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], pool: Executor, *, ahead: int
+) -> Iterator[Result]:
+    """``function`` of every item, in order, with ``ahead`` items worked on beyond the one that is waited for.
+
+    Items are taken in the caller's thread. The first error is raised in its place.
+
+    >>> with thread_pool() as pool:
+    ...     list(mapped_ahead(abs, [-1, 2, -3], pool, ahead=1))
+    [1, 2, 3]
+    """
+    source = iter(items)
+    waiting: deque[Future[Result]] = deque(pool.submit(function, item) for item in itertools.islice(source, ahead))
+    try:
+        for item in source:
+            waiting.append(pool.submit(function, item))
+            yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
