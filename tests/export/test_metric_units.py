@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+import zarr
 
-from stf_depth.errors import AmbiguityError, ConfigError, GeometryError, ShapeError
+from stf_depth.errors import AmbiguityError, ConfigError, GeometryError, ShapeError, SpecError
 from stf_depth.export import export_result
 from stf_depth.export.geometry import GeometryOptions
-from stf_depth.export.units import CameraHeight, ReferenceDistance, parse_reference, to_metric
+from stf_depth.export.units import CameraHeight, MetricModel, ReferenceDistance, parse_reference, to_metric
 from stf_depth.result import DepthResult
 from stf_depth.synthetic import SyntheticClip
 from stf_depth.types import Shot
@@ -72,8 +74,6 @@ def test_fused_cloud_of_a_metric_view_is_in_metres(
 
 
 def _rescale_structure(result: DepthResult, factor: float) -> None:
-    import zarr
-
     folder = result.stage("structure")
     assert folder is not None
     disparity = zarr.open_group(folder / "data.zarr", mode="r+")["disparity"]
@@ -109,10 +109,96 @@ def test_reference_off_the_picture_or_off_the_surface_is_refused(
         to_metric(result, ReferenceDistance(9, 9, 1.0))
 
 
-def test_several_shots_have_several_units(make_result: Callable[..., Path], room_clip: SyntheticClip) -> None:
-    cut = replace(room_clip, shots=(Shot(0, 5), Shot(5, 12)))
-    with pytest.raises(AmbiguityError, match="unit of its own"):
-        to_metric(DepthResult(make_result(cut, ambiguity="scale")), ReferenceDistance(5, 5, 1.0))
+@pytest.fixture
+def two_shots(make_result: Callable[..., Path], room_clip: SyntheticClip) -> Callable[..., DepthResult]:
+    """A result of two shots, the second in a unit of its own: 1.7 times as long."""
+
+    def make(ambiguity: str = "scale", **how: str) -> DepthResult:
+        cut = replace(room_clip, shots=(Shot(0, 5), Shot(5, 12)))
+        result = DepthResult(make_result(cut, ambiguity=ambiguity, **how))
+        structure = result.stage("structure")
+        assert structure is not None
+        for store, name in ((result.folder / "depth.zarr", "depth"), (structure / "data.zarr", "disparity")):
+            array = zarr.open_group(store, mode="r+")[name]
+            array[5:] = array[5:] * 1.7
+        manifest = json.loads((result.folder / "manifest.json").read_text())
+        for pose in manifest["shots"][1]["camera"]["world_from_cam"]:
+            for row in pose[:3]:
+                row[3] /= 1.7
+        (result.folder / "manifest.json").write_text(json.dumps(manifest))
+        return DepthResult(result.folder)
+
+    return make
+
+
+@pytest.mark.parametrize("ambiguity", ["scale", "affine"])
+def test_each_shot_takes_its_own_reference(
+    two_shots: Callable[..., DepthResult], room_clip: SyntheticClip, tmp_path: Path, ambiguity: str
+) -> None:
+    result = two_shots(ambiguity)
+    height = 1.3 - room_clip.world_from_cam[7, 1, 3]
+    references = [f"pixel:48,30@4={room_clip.depth[4, 30, 48]}", f"camera-height:{height}@7"]
+    files = export_result(result, "npz,ply", tmp_path, to_metric=references, every=6)
+    depth = np.load(files["npz"][0], allow_pickle=False)["depth"]
+    np.testing.assert_allclose(depth[:5], room_clip.depth[:5], rtol=0.01)
+    np.testing.assert_allclose(depth[5:], room_clip.depth[5:], rtol=0.03)
+    assert b"comment given: camera" in files["ply"][-1].read_bytes()[:300]
+    metric = to_metric(result, [parse_reference(text) for text in references])
+    moved = np.linalg.norm(np.diff(metric.cameras[1].world_from_cam[:, :3, 3], axis=0), axis=1)
+    truth = np.linalg.norm(np.diff(room_clip.world_from_cam[5:, :3, 3], axis=0), axis=1)
+    np.testing.assert_allclose(moved, truth, rtol=0.03)
+
+
+def test_a_shot_without_a_reference_is_named_with_the_words_to_give(two_shots: Callable[..., DepthResult]) -> None:
+    result = two_shots()
+    with pytest.raises(AmbiguityError, match=r"none for frames 5 to 11.*--to-metric pixel:X,Y@5=METRES.*model:SPEC"):
+        to_metric(result, ReferenceDistance(48, 30, 1.0))
+    with pytest.raises(ConfigError, match="two metric references in one shot"):
+        to_metric(result, [ReferenceDistance(48, 30, 1.0), CameraHeight(1.0, frame=4)])
+
+
+@pytest.mark.parametrize(("ambiguity", "kind"), [("scale", "parallax"), ("affine", "parallax"), ("affine", "static")])
+def test_a_metric_model_gives_every_shot_its_unit(
+    two_shots: Callable[..., DepthResult], room_clip: SyntheticClip, tmp_path: Path, ambiguity: str, kind: str
+) -> None:
+    rng = np.random.default_rng(0)
+    rough = room_clip.depth[:, ::2, ::2] * rng.uniform(0.9, 1.1, room_clip.depth[:, ::2, ::2].shape)
+    np.savez(tmp_path / "model.npz", depth=rough.astype(np.float32), representation="z_depth", ambiguity="metric")
+    model = f"model:precomputed:{tmp_path / 'model.npz'}"
+    (path,) = export_result(two_shots(ambiguity, kind=kind), "npz", tmp_path, to_metric=model)["npz"]
+    depth = np.load(path, allow_pickle=False)["depth"]
+    np.testing.assert_allclose(depth, room_clip.depth, rtol=0.05)
+    # A known length comes first; the model serves the other shots.
+    both = [model, f"pixel:48,30@4={2 * room_clip.depth[4, 30, 48]}"]
+    if kind == "parallax":
+        (path,) = export_result(two_shots(ambiguity, kind=kind), "npz", tmp_path, to_metric=both)["npz"]
+        depth = np.load(path, allow_pickle=False)["depth"]
+        np.testing.assert_allclose(depth[:5], 2 * room_clip.depth[:5], rtol=0.01)
+        np.testing.assert_allclose(depth[5:], room_clip.depth[5:], rtol=0.05)
+
+
+def test_a_model_that_does_not_help_is_refused(
+    two_shots: Callable[..., DepthResult], room_clip: SyntheticClip, tmp_path: Path
+) -> None:
+    result = two_shots()
+    np.savez(tmp_path / "relative.npz", depth=room_clip.depth, representation="z_depth", ambiguity="scale")
+    with pytest.raises(AmbiguityError, match="does not give metres"):
+        to_metric(result, MetricModel(f"precomputed:{tmp_path / 'relative.npz'}"))
+    noise = np.random.default_rng(0).uniform(0.2, 30, room_clip.depth.shape).astype(np.float32)
+    np.savez(tmp_path / "noise.npz", depth=noise, representation="z_depth", ambiguity="metric")
+    with pytest.raises(GeometryError, match="contradicts"):
+        to_metric(result, MetricModel(f"precomputed:{tmp_path / 'noise.npz'}"))
+    with pytest.raises(SpecError, match="must predict depth"):
+        to_metric(result, MetricModel("motion"))
+    with pytest.raises(ConfigError, match="several metric models"):
+        to_metric(result, [MetricModel("a"), MetricModel("b")])
+
+
+def test_an_assumed_offset_is_given_with_the_reference(make_result: Callable[..., Path], tmp_path: Path) -> None:
+    result = DepthResult(make_result(ambiguity="affine", kind="static"))
+    how = {"to_metric": "pixel:48,30=2", "far_over_near": 4.0}
+    (path,) = export_result(result, "npz", tmp_path, **how)["npz"]
+    assert np.load(path, allow_pickle=False)["depth"][0, 30, 48] == pytest.approx(2.0, rel=0.02)
 
 
 def test_height_needs_ground(make_result: Callable[..., Path]) -> None:
@@ -122,7 +208,10 @@ def test_height_needs_ground(make_result: Callable[..., Path]) -> None:
         to_metric(DepthResult(folder), CameraHeight(1.5))
 
 
-@pytest.mark.parametrize("text", ["", "pixel:3=2", "pixel:1,2=-1", "pixel:1,2=nan", "camera-height:0", "door:2"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "pixel:3=2", "pixel:1,2=-1", "pixel:1,2=nan", "camera-height:0", "camera-height:2@x", "model:", "door:2"],
+)
 def test_unreadable_references_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="camera-height:METRES"):
         parse_reference(text)
@@ -130,4 +219,6 @@ def test_unreadable_references_are_refused(text: str) -> None:
 
 def test_readable_references() -> None:
     assert parse_reference("camera-height:1.6") == CameraHeight(1.6)
+    assert parse_reference("camera-height:1.6@40") == CameraHeight(1.6, frame=40)
+    assert parse_reference("model:precomputed:a.npz") == MetricModel("precomputed:a.npz")
     assert parse_reference("pixel:3,4=2.5") == ReferenceDistance(3, 4, 2.5)

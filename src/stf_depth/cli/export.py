@@ -18,8 +18,12 @@ def export(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the format.")
     ] = None,
     to_metric: Annotated[
-        str | None,
-        typer.Option(help="Turn the depth into metres first: pixel:X,Y=METRES or camera-height:METRES."),
+        list[str] | None,
+        typer.Option(
+            metavar="REFERENCE",
+            help="Turn the depth into metres first: pixel:X,Y[@FRAME]=METRES or camera-height:METRES[@FRAME], once for "
+            "each shot; or model:SPEC, a metric model, for all.",
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite/--skip-existing", help="What to do with files there.")] = True,
 ) -> None:

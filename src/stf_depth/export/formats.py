@@ -15,6 +15,9 @@ from stf_depth.result import DepthResult
 
 __all__ = ["FORMATS", "Existing", "Format", "export_result", "parse_formats"]
 
+# What places depth in space before it can be metric.
+_PLACING = {"fov_degrees", "far_over_near"}
+
 Existing = Literal["overwrite", "skip", "error"]
 Exporter = Callable[[DepthResult, Path, Any], list[Path]]
 
@@ -102,27 +105,34 @@ def export_result(
     out: Path | None = None,
     *,
     existing: Existing = "overwrite",
-    to_metric: str | None = None,
+    to_metric: str | Sequence[str] | None = None,
     **options: Any,
 ) -> dict[str, list[Path]]:
     """Write a result in each of ``formats`` and return the files of each.
 
     out: folder to write to, the result's own when None. existing: what happens to a target that is already there.
-    to_metric: one known length, as ``parse_reference`` reads it, that turns the depth into metres first. options: each
-    must be known to at least one of the formats and goes to those that know it.
+    to_metric: one known length for each shot, or one metric model, as ``parse_reference`` reads them, that turns the
+    depth into metres first. options: each must be known to at least one of the formats and goes to those that know it;
+    with ``to_metric`` also ``fov_degrees`` and ``far_over_near``.
 
     Raises SpecError for an unknown format, ConfigError for an unknown or bad option, OutputError for a target that
     exists or cannot be written, AmbiguityError or GeometryError where the result cannot be expressed in a format.
     """
     names = parse_formats(formats)
-    _reject_unknown(names, options)
+    _reject_unknown(names, options, set() if to_metric is None else _PLACING)
     folder = result.folder if out is None else out
     if to_metric is not None:
-        from stf_depth.export.units import parse_reference
-        from stf_depth.export.units import to_metric as in_metres
-
-        result = in_metres(result, parse_reference(to_metric))
+        result = _in_metres(result, [to_metric] if isinstance(to_metric, str) else to_metric, options)
     return {name: _export_one(result, FORMATS[name], folder, existing, options) for name in names}
+
+
+def _in_metres(result: DepthResult, references: Sequence[str], options: Mapping[str, Any]) -> DepthResult:
+    from stf_depth.export.geometry import GeometryOptions
+    from stf_depth.export.units import parse_reference, to_metric
+
+    stated = {key: value for key, value in options.items() if key in _PLACING}
+    geometry = GeometryOptions.of(stated) if stated else None
+    return to_metric(result, [parse_reference(text) for text in references], options=geometry)
 
 
 def _export_one(
@@ -137,8 +147,8 @@ def _export_one(
     return form.exporter()(result, target, form.options_type().of({**known, **form.fixed}))
 
 
-def _reject_unknown(names: Sequence[str], options: Mapping[str, Any]) -> None:
-    known = sorted(set().union(*(FORMATS[name].option_names() for name in names)))
+def _reject_unknown(names: Sequence[str], options: Mapping[str, Any], also: set[str]) -> None:
+    known = sorted(also.union(*(FORMATS[name].option_names() for name in names)))
     for key in options:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)

@@ -111,7 +111,8 @@ def shot_geometry(result: DepthResult, number: int, options: GeometryOptions) ->
     in_metres = result.manifest["shots"][number].get("camera_unit") == "m"
     solved = _solved_placement(result, number, ambiguity) if camera.is_reliable and not in_metres else None
     poses, posed = np.asarray(camera.world_from_cam, np.float64), np.asarray(camera.solved & camera.is_reliable)
-    notes = [note] if note else []
+    metres_from = result.manifest["shots"][number].get("metres_from", "")
+    notes = [text for text in (note, metres_from) if text]
     if ambiguity is Ambiguity.METRIC:
         gain, shift, unit = 1.0, 0.0, "m"
         # The solved gain relates metric depth to the camera's unit; with it the poses become metres.

@@ -1,7 +1,8 @@
-"""Metres from a result that has none: one known length turns scale-ambiguous depth into metric depth."""
+"""Metres from a result that has none: one known length a shot turns scale-ambiguous depth into metric depth."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -9,48 +10,47 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stf_depth.errors import AmbiguityError, ConfigError, GeometryError, ShapeError
-from stf_depth.export.geometry import GeometryOptions, ShotGeometry, shot_geometry, unproject
+from stf_depth.errors import AmbiguityError, ConfigError, ShapeError
+from stf_depth.export.geometry import GeometryOptions, ShotGeometry, shot_ambiguity, shot_geometry
+from stf_depth.export.reading import shot_of
+from stf_depth.export.unit_solve import (
+    CameraHeight,
+    Length,
+    MetricModel,
+    Reference,
+    ReferenceDistance,
+    model_placements,
+    options_for,
+    unit_in_metres,
+)
 from stf_depth.result import DepthResult, camera_to_json
-from stf_depth.types import Ambiguity, Frames, MotionKind, Representation, Role
+from stf_depth.types import Ambiguity, Frames, Representation, Shot
 from stf_depth.visualization.range import closeness
 
-__all__ = ["CameraHeight", "MetricResult", "ReferenceDistance", "parse_reference", "to_metric"]
+__all__ = [
+    "CameraHeight",
+    "MetricModel",
+    "MetricResult",
+    "Reference",
+    "ReferenceDistance",
+    "parse_reference",
+    "to_metric",
+]
 
-_PATCH_PX = 2
-_MIN_GROUND_POINTS = 500
-
-
-@dataclass(frozen=True)
-class ReferenceDistance:
-    """The surface at pixel (x, y) of a frame is ``distance_m`` away, measured along the optical axis."""
-
-    x: int
-    y: int
-    distance_m: float
-    frame: int = 0
-
-
-@dataclass(frozen=True)
-class CameraHeight:
-    """The camera of a frame is ``height_m`` above the ground."""
-
-    height_m: float
-    frame: int = 0
-
-
-Reference = ReferenceDistance | CameraHeight
+_FORMS = "pixel:X,Y=METRES, pixel:X,Y@FRAME=METRES, camera-height:METRES, camera-height:METRES@FRAME or model:SPEC"
+_NAMED_SHOTS = 6
 
 
 @dataclass(frozen=True)
 class MetricResult(DepthResult):
-    """A result seen in metres: z = unit_m / (gain * closeness + shift) in its single shot's placement.
+    """A result seen in metres: z = unit_m / (gain * closeness + shift), with the placement and unit of each shot.
 
-    Nothing is written; exporters read it like any other result.
+    sources: for each shot, where its metres come from. Nothing is written; exporters read it like any other result.
     """
 
     placements: tuple[ShotGeometry, ...] = ()
     units_m: tuple[float, ...] = ()
+    sources: tuple[str, ...] = ()
 
     @property
     def representation(self) -> Representation:
@@ -72,7 +72,13 @@ class MetricResult(DepthResult):
         """The manifest with every shot metric and the camera paths in metres."""
         content = dict(DepthResult(self.folder).manifest)
         content["shots"] = [
-            {**shot, "ambiguity": Ambiguity.METRIC.value, "camera": self._camera(number), "camera_unit": "m"}
+            {
+                **shot,
+                "ambiguity": Ambiguity.METRIC.value,
+                "camera": self._camera(number),
+                "camera_unit": "m",
+                "metres_from": self.sources[number],
+            }
             for number, shot in enumerate(content["shots"])
         ]
         return content
@@ -109,36 +115,88 @@ class _MetricFrames:
         return np.asarray(np.nan_to_num(z, nan=0.0), np.float32)
 
 
-def to_metric(result: DepthResult, reference: Reference, *, options: GeometryOptions | None = None) -> DepthResult:
-    """z_m = u z with u fixed by one known length; returns a view of the result in metres.
+def to_metric(
+    result: DepthResult, reference: Reference | Sequence[Reference], *, options: GeometryOptions | None = None
+) -> DepthResult:
+    """z_m = u z with u fixed by one known length in each shot; returns a view of the result in metres.
 
-    Depth with an unknown offset needs the offset first: from the solved camera path, or from ``far_over_near`` in
-    ``options``. The camera's height needs pixels segmented as ground. A result that is metric comes back as it is.
+    reference: one for each shot that is not metric yet, told apart by their frames; or one ``MetricModel``, whose
+    metric depth gives every shot its unit. Depth with an unknown offset needs the offset too: from the solved camera
+    path, from the model, or from ``far_over_near`` in ``options``. The camera's height needs pixels segmented as
+    ground. A result that is metric comes back as it is.
 
-    Raises AmbiguityError where the offset is unknown or several shots have a unit each, GeometryError where the
-    reference falls on no valid depth or no ground is seen, ShapeError for a pixel or frame outside the result.
+    Raises AmbiguityError where the offset is unknown or a shot has no reference, GeometryError where the reference
+    falls on no valid depth, no ground is seen or the model contradicts the depth, ConfigError for two references in
+    one shot, ShapeError for a pixel or frame outside the result.
     """
     if result.ambiguity is Ambiguity.METRIC:
         return result
-    if len(result.shots) > 1:
-        raise AmbiguityError(
-            "every shot has a unit of its own: one reference cannot fix them all",
-            where=result.folder,
-            got=f"{len(result.shots)} shots",
-            hint="Run on one shot (--start, --end), or use a metric model",
-        )
-    if not 0 <= reference.frame < len(result):
-        raise ShapeError("reference frame outside the result", expected=f"0 to {len(result) - 1}", got=reference.frame)
-    place = shot_geometry(result, 0, options or _options_for(result, reference))
-    if isinstance(reference, ReferenceDistance):
-        unit_m = _distance_unit(result, place, reference)
-    else:
-        unit_m = _height_unit(result, place, reference)
-    return MetricResult(result.folder, (replace(place, max_z=np.inf),), (unit_m,))
+    given = [reference] if isinstance(reference, Reference) else list(reference)
+    lengths, model = _lengths_by_shot(result, given), _only_model(result, given)
+    open_shots = [n for n in _shots_without_metres(result) if n not in lengths]
+    if open_shots and model is None:
+        raise _unreferenced(result, [result.shots[number] for number in open_shots])
+    known = {number: _placed(result, number, length, options) for number, length in lengths.items()}
+    if open_shots and model is not None:
+        known |= model_placements(result, open_shots, model, options)
+    sources = [str(lengths.get(n, model if n in open_shots else "")) for n in range(len(result.shots))]
+    for number in range(len(result.shots)):
+        if number not in known:
+            known[number] = shot_geometry(result, number, options_for(result, number, options)), 1.0
+    ordered = [known[number] for number in sorted(known)]
+    places = tuple(replace(place, max_z=np.inf) for place, _ in ordered)
+    return MetricResult(result.folder, places, tuple(unit_m for _, unit_m in ordered), tuple(sources))
+
+
+def _shots_without_metres(result: DepthResult) -> list[int]:
+    return [n for n in range(len(result.shots)) if shot_ambiguity(result, n) is not Ambiguity.METRIC]
+
+
+def _lengths_by_shot(result: DepthResult, given: Sequence[Reference]) -> dict[int, Length]:
+    """The known length of each shot that has one and needs it."""
+    found: dict[int, Length] = {}
+    for one in given:
+        if isinstance(one, MetricModel):
+            continue
+        if not 0 <= one.frame < len(result):
+            raise ShapeError("reference frame outside the result", expected=f"0 to {len(result) - 1}", got=one.frame)
+        number = shot_of(result, one.frame)
+        if number in found:
+            raise ConfigError("two metric references in one shot", where=result.folder, got=f"{found[number]}; {one}")
+        found[number] = one
+    needed = _shots_without_metres(result)
+    return {number: one for number, one in found.items() if number in needed}
+
+
+def _only_model(result: DepthResult, given: Sequence[Reference]) -> MetricModel | None:
+    models = [one for one in given if isinstance(one, MetricModel)]
+    if len(models) > 1:
+        raise ConfigError("several metric models", where=result.folder, got=", ".join(one.spec for one in models))
+    return models[0] if models else None
+
+
+def _unreferenced(result: DepthResult, missing: Sequence[Shot]) -> AmbiguityError:
+    spans = ", ".join(f"{shot.start} to {shot.stop - 1}" for shot in missing[:_NAMED_SHOTS])
+    more = "" if len(missing) <= _NAMED_SHOTS else f" and {len(missing) - _NAMED_SHOTS} more shots"
+    example = f"--to-metric pixel:X,Y@{missing[0].start}=METRES"
+    return AmbiguityError(
+        "every shot has a unit of its own and needs a metric reference of its own",
+        where=result.folder,
+        got=f"none for frames {spans}{more}",
+        hint=f"Give one for each shot, for example {example}; or a metric model for all, --to-metric model:SPEC",
+    )
+
+
+def _placed(
+    result: DepthResult, number: int, length: Length, options: GeometryOptions | None
+) -> tuple[ShotGeometry, float]:
+    needs_focal = isinstance(length, CameraHeight)
+    place = shot_geometry(result, number, options_for(result, number, options, needs_focal=needs_focal))
+    return place, unit_in_metres(result, place, length)
 
 
 def parse_reference(text: str) -> Reference:
-    """Reference from ``pixel:X,Y=METRES``, ``pixel:X,Y@FRAME=METRES`` or ``camera-height:METRES``.
+    """Reference from ``pixel:X,Y[@FRAME]=METRES``, ``camera-height:METRES[@FRAME]`` or ``model:SPEC``.
 
     Raises ConfigError for anything else.
 
@@ -148,16 +206,18 @@ def parse_reference(text: str) -> Reference:
     kind, _, rest = text.partition(":")
     try:
         if kind == "camera-height":
-            return CameraHeight(_positive(rest))
+            height, _, frame = rest.partition("@")
+            return CameraHeight(_positive(height), int(frame or 0))
         if kind == "pixel":
             place, _, metres = rest.partition("=")
             pixel, _, frame = place.partition("@")
             x, y = (int(value) for value in pixel.split(","))
             return ReferenceDistance(x, y, _positive(metres), int(frame or 0))
+        if kind == "model" and rest:
+            return MetricModel(rest)
     except ValueError:
         pass  # said below, together with the right forms
-    expected = "pixel:X,Y=METRES, pixel:X,Y@FRAME=METRES or camera-height:METRES"
-    raise ConfigError("cannot read the metric reference", expected=expected, got=repr(text))
+    raise ConfigError("cannot read the metric reference", expected=_FORMS, got=repr(text))
 
 
 def _positive(text: str) -> float:
@@ -165,76 +225,3 @@ def _positive(text: str) -> float:
     if not 0 < value < np.inf:
         raise ValueError(text)
     return value
-
-
-def _options_for(result: DepthResult, reference: Reference) -> GeometryOptions:
-    # A distance along the axis needs no focal length: any field of view will do where none was solved.
-    solved = result.cameras[0].kind is MotionKind.PARALLAX
-    needs_focal = isinstance(reference, CameraHeight)
-    return GeometryOptions() if solved or needs_focal else GeometryOptions(fov_degrees=60.0)
-
-
-def _frame_z(result: DepthResult, place: ShotGeometry, frame: int) -> NDArray[np.float32]:
-    depth, valid = np.asarray(result.depth[frame]), np.asarray(result.valid[frame])
-    close = closeness(depth, result.representation, result.ambiguity)
-    return np.where(valid, place.z(close), np.float32(np.nan))
-
-
-def _distance_unit(result: DepthResult, place: ShotGeometry, reference: ReferenceDistance) -> float:
-    _, height, width = result.depth.shape
-    if not (0 <= reference.x < width and 0 <= reference.y < height):
-        raise ShapeError("reference pixel outside the frame", expected=f"{width}x{height}", got=reference)
-    z = _frame_z(result, place, reference.frame)
-    around = z[
-        max(0, reference.y - _PATCH_PX) : reference.y + _PATCH_PX + 1,
-        max(0, reference.x - _PATCH_PX) : reference.x + _PATCH_PX + 1,
-    ]
-    if not np.isfinite(around).any():
-        raise GeometryError(
-            "no valid depth at the reference pixel",
-            where=f"{result.folder} frame {reference.frame}",
-            got=(reference.x, reference.y),
-            hint="Choose a pixel on a textured, opaque surface",
-        )
-    return reference.distance_m / float(np.nanmedian(around))
-
-
-def _height_unit(result: DepthResult, place: ShotGeometry, reference: CameraHeight) -> float:
-    z = _frame_z(result, place, reference.frame)
-    ground = _ground_mask(result, reference.frame) & np.isfinite(z)
-    points = unproject(z, place.intrinsics)[ground].astype(np.float64)
-    if len(points) < _MIN_GROUND_POINTS * z.size / (640 * 480):
-        raise GeometryError(
-            "too little ground in the reference frame",
-            where=f"{result.folder} frame {reference.frame}",
-            got=f"{len(points)} pixels",
-            hint="Give a frame that shows the floor, or a reference distance at a pixel",
-        )
-    return reference.height_m / _distance_to_plane(points)
-
-
-def _ground_mask(result: DepthResult, frame: int) -> NDArray[np.bool_]:
-    import cv2
-
-    from stf_depth.export.source import segment_frames
-
-    segments = segment_frames(result)
-    if segments is None:
-        hint = "Run with --semantic or --panoptic, or give a reference distance at a pixel"
-        raise GeometryError("the camera's height needs segments that name the ground", where=result.folder, hint=hint)
-    ids = np.asarray(segments.ids[frame])
-    ground = [number for number, info in segments.table(frame).items() if info.role is Role.GROUND]
-    _, height, width = result.depth.shape
-    mask = cv2.resize(np.isin(ids, ground).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-    return np.asarray(mask.astype(bool))
-
-
-def _distance_to_plane(points: NDArray[np.float64]) -> float:
-    """Distance of the origin to the plane n.p = h that fits the points, |n| = 1, by Cauchy-weighted least squares."""
-    weight = np.ones(len(points))
-    for _ in range(10):
-        root = np.sqrt(weight)[:, None]
-        normal = np.linalg.lstsq(points * root, root[:, 0], rcond=None)[0]
-        residual = points @ normal - 1
-        weight = 1 / (1 + (residual / max(1.5 * float(np.median(np.abs(residual))), 1e-6)) ** 2)
-    return float(1 / np.linalg.norm(normal))
