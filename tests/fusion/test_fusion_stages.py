@@ -25,7 +25,7 @@ def maps(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, np.float32))[None, None]
 
 
-def test_frame_cache_keeps_what_was_used_last() -> None:
+def test_frame_cache_keeps_the_frames_nearest_to_the_last_one() -> None:
     made: list[int] = []
 
     def make(frame: int) -> int:
@@ -33,9 +33,18 @@ def test_frame_cache_keeps_what_was_used_last() -> None:
         return frame
 
     cache = FrameCache(make, 2)
-    for frame in (0, 1, 0, 2, 0, 1):
+    for frame in (0, 1, 0, 2, 1, 0):
         assert cache(frame) == frame
-    assert made == [0, 1, 2, 1]
+    assert made == [0, 1, 2, 0]
+
+
+def test_frame_cache_makes_every_frame_of_a_sliding_window_once() -> None:
+    made: list[int] = []
+    cache = FrameCache(lambda frame: made.append(frame) or frame, 5)  # type: ignore[func-returns-value]
+    for centre in range(20):
+        for frame in (centre + 2, centre - 2, centre):
+            cache(max(0, min(19, frame)))
+    assert sorted(made) == list(range(20))
 
 
 @pytest.mark.parametrize(

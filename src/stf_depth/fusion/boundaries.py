@@ -50,7 +50,16 @@ def _differ(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _dilate(mask: Tensor, radius_px: int) -> Tensor:
-    return F.max_pool2d(mask, 2 * radius_px + 1, stride=1, padding=radius_px)
+    """Largest value within ``radius_px`` in x and y: maxima of windows that double, so that the radius costs little."""
+    found = F.pad(mask, (radius_px,) * 4, value=-torch.inf)
+    for axis in (2, 3):
+        reach = 1
+        while reach < 2 * radius_px + 1:
+            step = min(reach, 2 * radius_px + 1 - reach)
+            length = found.shape[axis] - step
+            found = torch.maximum(found.narrow(axis, 0, length), found.narrow(axis, step, length))
+            reach += step
+    return found
 
 
 def _range_around(values: Tensor, radius_px: int) -> tuple[Tensor, Tensor]:
@@ -58,26 +67,22 @@ def _range_around(values: Tensor, radius_px: int) -> tuple[Tensor, Tensor]:
 
 
 def _grow(values: Tensor, known: Tensor, segments: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    value = values * known
+    same = [
+        (segments.narrow(axis, 1, length) == segments.narrow(axis, 0, length)).to(values)
+        for axis, length in ((2, segments.shape[2] - 1), (3, segments.shape[3] - 1))
+    ]
+    # Values and their count side by side; unknown pixels hold 0 in both.
+    both = torch.cat([values * known, known], 1)
     for _ in range(steps):
-        total, count = torch.zeros_like(value), torch.zeros_like(value)
-        for axis, shift in ((2, 1), (2, -1), (3, 1), (3, -1)):
-            same = (_shifted(segments, axis, shift) == segments).to(value) * _shifted(known, axis, shift)
-            total = total + same * _shifted(value, axis, shift)
-            count = count + same
-        new = (1 - known) * (count > 0)
-        value = value + new * total / count.clamp(min=1)
-        known = known + new
-    return value, known
-
-
-def _shifted(values: Tensor, axis: int, shift: int) -> Tensor:
-    """Values moved by one along the axis; what enters at the border is 0."""
-    moved = torch.zeros_like(values)
-    count = values.shape[axis] - 1
-    start, source = (1, 0) if shift > 0 else (0, 1)
-    moved.narrow(axis, start, count).copy_(values.narrow(axis, source, count))
-    return moved
+        total = torch.zeros_like(both)
+        for axis, joined in zip((2, 3), same, strict=True):
+            length = joined.shape[axis]
+            total.narrow(axis, 1, length).add_(joined * both.narrow(axis, 0, length))
+            total.narrow(axis, 0, length).add_(joined * both.narrow(axis, 1, length))
+        mean, count = total[:, :1] / total[:, 1:].clamp(min=1), total[:, 1:]
+        new = (1 - both[:, 1:]) * (count > 0)
+        both = both + new * torch.cat([mean, torch.ones_like(mean)], 1)
+    return both[:, :1], both[:, 1:]
 
 
 def border_support(segments: Tensor, rgb: Tensor, *, radius_px: int, slack_px: int, min_support: float) -> float:
@@ -104,12 +109,18 @@ def _support(
     side = 4 * radius_px + 1
     thick = _dilate(border, slack_px)
     beside = near * (1 - thick)
-    at_border = _mean_over(gradient, thick, side)
-    elsewhere = _mean_over(gradient, beside, side)
+    at_border, elsewhere = _means_over(gradient, torch.cat([thick, beside], 1), side).split(1, 1)
     ratio = at_border / (min_support * (elsewhere + 0.004))
     return ((ratio - 0.8) / 0.4).clamp(0, 1)
 
 
-def _mean_over(values: Tensor, mask: Tensor, side: int) -> Tensor:
-    mass = F.avg_pool2d(mask, side, stride=1, padding=side // 2)
-    return F.avg_pool2d(values * mask, side, stride=1, padding=side // 2) / mass.clamp(min=1e-6)
+def _means_over(values: Tensor, masks: Tensor, side: int) -> Tensor:
+    """Mean of values (1, 1, H, W) under each of masks (1, C, H, W) over squares of about ``side`` pixels."""
+    # A mean over many pixels is smooth: it is taken on cells of 4 by 4 and read off between their centres.
+    cell = 4 if side >= 12 else 1
+    cells = F.avg_pool2d(torch.cat([masks, values * masks], 1), cell, stride=cell, ceil_mode=True)
+    around = max(1, round(side / cell)) // 2
+    mass, total = F.avg_pool2d(cells, 2 * around + 1, stride=1, padding=around).chunk(2, 1)
+    means = total / mass.clamp(min=1e-6)
+    wide = F.interpolate(means, scale_factor=cell, mode="bilinear", align_corners=False)
+    return wide[..., : values.shape[2], : values.shape[3]]

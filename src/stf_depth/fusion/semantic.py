@@ -52,10 +52,12 @@ class Labels:
 
     def sky(self, frame: int, image: Tensor) -> Tensor | None:
         """1 where there is sky, (1, 1, H, W); None where no frame around shows any, or the image has other edges."""
+        near = range(max(0, frame - _VOTES), min(len(self._reader), frame + _VOTES + 1))
+        if not any(bool((self._reader.frame(other).roles == int(Role.SKY)).any()) for other in near):
+            return None
         vote = vote_role(self._reader.frame, self._steps, frame, len(self._reader), Role.SKY)
         if float(vote.mean()) < _MIN_SKY:
             return None
-        near = range(max(0, frame - _VOTES), min(len(self._reader), frame + _VOTES + 1))
         support = [trust for trust in map(self._trust, near) if trust is not None]
         if not support or sum(support) / len(support) < self._config.sky_min_support:
             return None
