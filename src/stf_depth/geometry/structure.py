@@ -24,12 +24,12 @@ from stf_depth.geometry.triangulate import FlowMatcher, triangulate
 from stf_depth.parallel import mapped_ahead, thread_pool
 from stf_depth.types import Float32Array, Frames, Role, Uint8Array
 
-__all__ = ["structure_wh", "triangulate_shot"]
+__all__ = ["AHEAD_FRAMES", "structure_wh", "triangulate_shot"]
 
 # A frame and the estimates of the frames around it.
 Work = tuple[int, Mapping[int, Estimate]]
 # Frames of each stage in work beyond the one that is waited for: enough to keep every thread busy.
-_AHEAD = 4
+AHEAD_FRAMES = 2
 
 
 def structure_wh(width_px: int, height_px: int, config: GeometryConfig) -> tuple[int, int]:
@@ -61,7 +61,7 @@ def triangulate_shot(
     with thread_pool() as pool:
 
         def each(work: Callable[[Work], Estimate], items: Iterable[Work]) -> Iterator[Estimate]:
-            return mapped_ahead(work, items, pool, ahead=_AHEAD)
+            return mapped_ahead(work, items, pool, ahead=AHEAD_FRAMES)
 
         maps = each(shot.triangulated, ((frame, {}) for frame in range(starts[0], count)))
         maps = each(shot.fused, _windows(maps, starts[0], starts[1], count, reach))
