@@ -1,12 +1,24 @@
-"""Measure depth per frame and fused, over sequences with ground truth and synthetic scenes.
+"""Measure depth per frame and fused, over sequences with ground truth and synthetic scenes, and rebuild the tables.
 
-    python benchmarks/quality.py                                   everything, into benchmarks/results/quality.json
-    python benchmarks/quality.py --clips redkitchen --depths meter
-    python benchmarks/quality.py --ablate alignment.grid=false --ablate fusion.mode=flow
-    python benchmarks/quality.py --ablations --results ablations   one row for each stage switched off
+    python benchmarks/quality.py                                      every clip, every depth: per frame, fused, and
+                                                                      fused without segments
+    python benchmarks/quality.py --ablations                          also one row for each stage switched off
+    python benchmarks/quality.py --clips redkitchen --depths meter    a part; the other rows of the file stay
+    python benchmarks/quality.py --variants fused --clips street room
+    python benchmarks/quality.py --ablate fusion.mode=flow,alignment.grid=false
+    python benchmarks/quality.py --skip-existing                      go on after an interruption
+    python benchmarks/quality.py --compare                            measure again and say whether figures differ
+    python benchmarks/quality.py --frames 12 --results trial          quick, into another file; no document changes
 
-Sequences and networks are looked for in the folder STF_DEPTH_SHARED, or ``shared`` beside the repository; without
-them only the synthetic scenes are measured, and the file says so. Figures are the same in every run; times are not.
+Results go to benchmarks/results/quality.json, one row for each clip, depth and variant, after every row; a row that is
+measured again replaces the old one. At the end the tables of README.md, README.ko.md and docs/fusion.md are rewritten
+from the file (benchmarks/tables.py does that alone).
+
+Clips: recorded sequences (redkitchen, holowalk) and rendered scenes. Depths: networks (meter, fastdepth; recorded
+rooms only), motion (no network), degraded (true depth made unsteady and blurred: jitter of scale and shift, a
+low-frequency field, blur), and always the sensor against itself. Sequences and networks are looked for in the folder
+STF_DEPTH_SHARED, or ``shared`` beside the repository; without them only the rendered scenes are measured, and the file
+says so. Figures are the same in every run; times are not.
 """
 
 from __future__ import annotations
@@ -15,6 +27,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +41,7 @@ from typing import Any
 
 import numpy as np
 
+import tables
 from stf_depth.api import process
 from stf_depth.config import preset
 from stf_depth.evaluation.clips import GroundTruthClip
@@ -44,22 +58,32 @@ SEED = 0
 SYNTHETIC_FRAMES = 48
 SYNTHETIC_WH = (320, 180)
 
+DEPTHS = ("meter", "fastdepth", "motion", "degraded")
 NETWORKS = {"meter": "meter_xxs_nyu_256x192.onnx", "fastdepth": "fastdepth_nyu_224.onnx"}
 SEGMENTATION = "deeplabv3_mnv2_ade20k_512.onnx"
 PACKAGES = ("stf-depth", "numpy", "opencv-python-headless", "pycolmap", "scipy", "torch", "onnxruntime")
 
-# Each row switches one stage off; the names are those of the configuration.
-ABLATIONS: tuple[dict[str, Any], ...] = (
-    {"fusion.mode": "flow"},
-    {"alignment.affine": False},
-    {"alignment.grid": False},
-    {"fusion.trajectory_filter": False},
-    {"fusion.structure": False},
-    {"fusion.pose_filter": False},
-    {"fusion.abstain": False},
-    {"semantic": "none"},
-    {"panoptic": "none"},
-)
+STANDARD: dict[str, dict[str, Any]] = {
+    "per frame": {"fusion.mode": "none"},
+    "fused": {},
+    "without segments": {"semantic": "none", "panoptic": "none"},
+}
+# Each switches one stage off; the options are those of the configuration.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "flow only": {"fusion.mode": "flow"},
+    "without alignment": {"alignment.enabled": False},
+    "without affine": {"alignment.affine": False},
+    "without grid": {"alignment.grid": False},
+    "without structure": {"fusion.structure": False},
+    "without pose filter": {"fusion.pose_filter": False},
+    "without trajectory filter": {"fusion.trajectory_filter": False},
+    "without edge snapping": {"fusion.snap_boundaries": False},
+    "without planes": {"fusion.planes": False},
+    "without sky": {"fusion.sky": False},
+    "without abstain rule": {"fusion.abstain": False},
+    "without semantic": {"semantic": "none"},
+    "without panoptic": {"panoptic": "none"},
+}
 
 
 @dataclass(frozen=True)
@@ -80,8 +104,7 @@ class Variant:
     options: dict[str, Any]
 
 
-PER_FRAME = Variant("per frame", {"fusion.mode": "none"})
-FUSED = Variant("fused", {})
+Key = tuple[str, str, str]
 
 
 def sequence_scene(name: str, folder: Path, frames: int | None) -> Scene:
@@ -205,44 +228,70 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def ablation(options: dict[str, Any]) -> Variant:
-    """A variant named after what it switches."""
-    return Variant(", ".join(f"{key}={json.dumps(value)}" for key, value in options.items()), options)
-
-
 def variants(arguments: argparse.Namespace) -> list[Variant]:
-    """Per frame, fused, and the ablations asked for."""
-    found = [PER_FRAME, FUSED]
-    if arguments.ablations:
-        found += [ablation(options) for options in ABLATIONS]
+    """Those asked for by name, all ablations, and the combinations given."""
+    known = {**STANDARD, **ABLATIONS}
+    names = [*(arguments.variants or STANDARD), *(ABLATIONS if arguments.ablations else ())]
+    found = [Variant(name, known[name]) for name in dict.fromkeys(names)]
     for text in arguments.ablate:
         pairs = (pair.partition("=") for pair in text.split(","))
-        found.append(ablation({key: parse_value(value) for key, _, value in pairs}))
+        found.append(Variant(text, {key: parse_value(value) for key, _, value in pairs}))
     for variant in found:
         # A misspelt option fails here, not an hour later.
         preset("offline").with_values(variant.options)
     return found
 
 
-def rows(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
-    """Every clip with every depth in every variant."""
+def rows(arguments: argparse.Namespace, folder: Path, wanted: Callable[[Key], bool]) -> Iterator[dict[str, Any]]:
+    """Every clip with every depth in every variant that is ``wanted``."""
     for name in arguments.clips:
         if CLIPS[name] is sequence_scene and not (SHARED / "data" / name).is_dir():
-            yield {"clip": name, "skipped": "the sequence is not there (set STF_DEPTH_SHARED)"}
+            yield {"clip": name, "depth": "", "variant": "", "skipped": "not there (set STF_DEPTH_SHARED)"}
             continue
         clip_folder = folder / name
         clip_folder.mkdir(parents=True)
         clip = CLIPS[name](name, clip_folder, arguments.frames)
-        if CLIPS[name] is sequence_scene:
+        if CLIPS[name] is sequence_scene and wanted((name, "sensor", "sensor")):
             yield {"clip": name, "depth": "sensor", **sensor_row(clip, clip_folder)}
         for depth in arguments.depths:
             spec = depth_spec(depth, clip)
-            if spec is None:
-                continue
-            for variant in variants(arguments):
-                row = run(clip, spec, variant, clip_folder / depth)
-                print(summary(name, depth, row), flush=True)
-                yield {"clip": name, "depth": depth, **row}
+            for variant in variants(arguments) if spec is not None else ():
+                if wanted((name, depth, variant.name)):
+                    row = run(clip, str(spec), variant, clip_folder / depth)
+                    print(summary(name, depth, row), flush=True)
+                    yield {"clip": name, "depth": depth, **row}
+        shutil.rmtree(clip_folder)
+
+
+def key_of(row: dict[str, Any]) -> Key:
+    """What a row measures."""
+    return row["clip"], row["depth"], row["variant"]
+
+
+def read_rows(path: Path) -> dict[Key, dict[str, Any]]:
+    """The rows of a results file by their keys; none where there is no file."""
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    commit = content["environment"]["commit"]
+    return {key_of(row): {"commit": commit, **row} for row in content["rows"] if "skipped" not in row}
+
+
+def write_rows(path: Path, found: dict[Key, dict[str, Any]]) -> None:
+    """Write a results file, in the order of the clips, depths and variants."""
+    order = {name: place for place, name in enumerate([*CLIPS, "sensor", *DEPTHS, *STANDARD, *ABLATIONS])}
+    ordered = sorted(found.values(), key=lambda row: [(order.get(part, len(order)), part) for part in key_of(row)])
+    content = {"command": "python benchmarks/quality.py", "environment": environment(), "seed": SEED, "rows": ordered}
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def differences(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
+    """Names of the figures of one row that are not what they were."""
+    found = [] if new["frames"] == old["frames"] else ["frames"]
+    for group, measures in new["scores"]["groups"].items():
+        before = old["scores"]["groups"].get(group, {})
+        found += [f"{group} {name}" for name, value in measures.items() if before.get(name) != value]
+    return found
 
 
 def summary(clip: str, depth: str, row: dict[str, Any]) -> str:
@@ -256,28 +305,57 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", nargs="+", choices=list(CLIPS), default=list(CLIPS))
-    depths = ["meter", "fastdepth", "motion", "degraded"]
-    parser.add_argument("--depths", nargs="+", choices=depths, default=depths)
-    parser.add_argument("--frames", type=int, help="only the first N frames of each clip")
-    parser.add_argument("--ablate", action="append", default=[], metavar="KEY=VALUE[,KEY=VALUE]")
+    parser.add_argument("--depths", nargs="+", choices=DEPTHS, default=list(DEPTHS))
+    parser.add_argument(
+        "--variants", nargs="+", choices=[*STANDARD, *ABLATIONS], help=f"default: {', '.join(STANDARD)}"
+    )
     parser.add_argument("--ablations", action="store_true", help="one more row for each stage switched off")
+    parser.add_argument("--ablate", action="append", default=[], metavar="KEY=VALUE[,KEY=VALUE]", help="one more row")
+    parser.add_argument("--frames", type=int, help="only the first N frames of each clip")
     parser.add_argument("--results", default="quality", help="name of the file in benchmarks/results")
+    parser.add_argument("--fresh", action="store_true", help="forget the rows that are in the file")
+    parser.add_argument("--skip-existing", action="store_true", help="leave rows that this commit has measured")
+    parser.add_argument("--compare", action="store_true", help="write nothing; exit with 1 where a figure differs")
     return parser
 
 
 def main() -> None:
-    """Measure, and write after every row, so that a run that was interrupted leaves what it has."""
+    """Measure, merge into the results, rebuild the tables."""
     arguments = parser().parse_args()
-    command = " ".join(["python", "benchmarks/quality.py", *sys.argv[1:]])
     path = RESULTS / f"{arguments.results}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    found: list[dict[str, Any]] = []
+    known = {} if arguments.fresh and not arguments.compare else read_rows(path)
     with tempfile.TemporaryDirectory(prefix="stf-depth-quality-") as temporary:
-        for row in rows(arguments, Path(temporary)):
-            found.append(row)
-            content = {"command": command, "environment": environment(), "seed": SEED, "rows": found}
-            path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    print(f"wrote {path.relative_to(REPOSITORY)}; python benchmarks/tables.py puts it into the README")
+        if arguments.compare:
+            sys.exit(compare(arguments, Path(temporary), known))
+        measure(arguments, Path(temporary), known, path)
+    print(f"wrote {path.relative_to(REPOSITORY)}")
+    if arguments.results == "quality":
+        tables.rewrite()
+
+
+def measure(arguments: argparse.Namespace, folder: Path, known: dict[Key, dict[str, Any]], path: Path) -> None:
+    """Add rows to ``known``; the file is written after each, so that a run that was interrupted leaves what it has."""
+    commit = environment()["commit"]
+
+    def wanted(key: Key) -> bool:
+        there = known.get(key, {})
+        same = there.get("commit") == commit and there.get("asked_frames") == arguments.frames
+        return not (arguments.skip_existing and same)
+
+    for row in rows(arguments, folder, wanted):
+        known[key_of(row)] = {**row, "commit": commit, "asked_frames": arguments.frames}
+        write_rows(path, known)
+
+
+def compare(arguments: argparse.Namespace, folder: Path, known: dict[Key, dict[str, Any]]) -> int:
+    """Measure again what ``known`` has; 1 where a figure differs, 0 where none does."""
+    differing = 0
+    for row in rows(arguments, folder, known.__contains__):
+        found = differences(row, known[key_of(row)]) if "skipped" not in row else []
+        differing += bool(found)
+        print(f"{' / '.join(key_of(row))}: {', '.join(found) or 'the same figures'}", flush=True)
+    return int(differing > 0)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
     python benchmarks/tables.py
 
-| results | document |
-|---|---|
-| benchmarks/results/quality.json | README.md |
-| benchmarks/results/ablations.json | docs/evaluation.md |
+All tables are made from benchmarks/results/quality.json:
+
+| markers | document | rows |
+|---|---|---|
+| quality | README.md, README.ko.md | recorded clips, per frame and fused |
+| scenes | docs/fusion.md | every clip: per frame, fused, and fused without segments |
+| ablations | docs/fusion.md | every variant of what has been measured with a stage switched off |
 """
 
 from __future__ import annotations
@@ -13,12 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-RESULTS = REPOSITORY / "benchmarks" / "results"
-DOCUMENTS = {"quality": REPOSITORY / "README.md", "ablations": REPOSITORY / "docs" / "evaluation.md"}
+RESULTS = REPOSITORY / "benchmarks" / "results" / "quality.json"
 GROUP = "affine"
 # Metric, heading, digits.
 COLUMNS = (
@@ -28,37 +32,99 @@ COLUMNS = (
     ("boundary_f1", "Boundary F1 ↑", 3),
     ("scale_drift", "Scale drift ↓", 3),
 )
-DEPTHS = {
+RECORDED = ("redkitchen", "holowalk")
+STANDARD = ("sensor", "per frame", "fused", "without segments")
+WORDS = {
     "sensor": "the sensor itself",
     "meter": "METER-XXS",
     "fastdepth": "FastDepth",
     "motion": "no network (`motion`)",
     "degraded": "true depth, degraded",
 }
+KOREAN = {
+    "Clip": "영상",
+    "Depth": "깊이",
+    "Flicker % ↓": "깜빡임 % ↓",
+    "Boundary F1 ↑": "경계 F1 ↑",
+    "Scale drift ↓": "스케일 드리프트 ↓",
+    "sensor": "센서 자체",
+    "motion": "신경망 없음 (`motion`)",
+    "degraded": "실제 깊이를 열화한 것",
+    "per frame": "프레임별",
+    "fused": "융합",
+}
+
+Row = Mapping[str, Any]
 
 
-def table(content: dict[str, Any]) -> str:
-    """Markdown of one results file."""
-    heads = ["Clip", "Depth", "", *(heading for _, heading, _ in COLUMNS), "Flicker % ↓"]
-    lines = ["| " + " | ".join(heads) + " |", "|---|---|---|" + "---:|" * (len(heads) - 3)]
-    for row in content["rows"]:
-        if "skipped" in row:
-            lines.append(f"| {row['clip']} | {row['skipped']} |" + " |" * (len(heads) - 2))
-            continue
+@dataclass(frozen=True)
+class Table:
+    """A place in a document and the rows that belong there."""
+
+    name: str
+    document: Path
+    keep: Callable[[Row, Sequence[Row]], bool]
+    words: Mapping[str, str] = field(default_factory=dict)
+    source: str = (
+        "One scale and shift for each clip ({group}). Measured by `{command}` at commit {commits} ({system}, {cores} "
+        "CPU cores, Python {python})."
+    )
+
+    def markdown(self, content: Mapping[str, Any]) -> str:
+        """The table and where it comes from; empty where no row belongs here."""
+        rows = [row for row in content["rows"] if "scores" in row and self.keep(row, content["rows"])]
+        if not rows:
+            return ""
+        heads = ["Clip", "Depth", "", *(heading for _, heading, _ in COLUMNS), "Flicker % ↓"]
+        lines = ["| " + " | ".join(self.words.get(head, head) for head in heads) + " |"]
+        lines += ["|---|---|---|" + "---:|" * (len(heads) - 3), *map(self._line, rows)]
+        return "\n".join([*lines, "", self._source(content, rows)])
+
+    def _line(self, row: Row) -> str:
         measures = row["scores"]["groups"][GROUP]
         cells = [number(measures.get(name, {}).get("value"), digits) for name, _, digits in COLUMNS]
-        first = [row["clip"], DEPTHS[row["depth"]], "" if row["variant"] == "sensor" else row["variant"]]
-        lines.append("| " + " | ".join([*first, *cells, number(row.get("flicker_percent"), 1)]) + " |")
-    return "\n".join([*lines, "", source(content)])
+        variant = "" if row["variant"] == "sensor" else self.words.get(row["variant"], row["variant"])
+        depth = self.words.get(row["depth"], WORDS[row["depth"]])
+        return "| " + " | ".join([row["clip"], depth, variant, *cells, number(row.get("flicker_percent"), 1)]) + " |"
+
+    def _source(self, content: Mapping[str, Any], rows: Sequence[Row]) -> str:
+        machine = content["environment"]
+        return self.source.format(
+            group=GROUP,
+            command=content["command"],
+            commits=", ".join(dict.fromkeys(str(row.get("commit", machine["commit"])) for row in rows)),
+            system=machine["system"],
+            cores=machine["cpu_count"],
+            python=machine["python"],
+        )
 
 
-def source(content: dict[str, Any]) -> str:
-    """How the figures came about."""
-    machine = content["environment"]
-    return (
-        f"One scale and shift for each clip ({GROUP}). Measured by `{content['command']}` ({machine['system']}, "
-        f"{machine['cpu_count']} CPU cores, Python {machine['python']})."
-    )
+def is_recorded(row: Row, _rows: Sequence[Row]) -> bool:
+    """Per frame and fused, on recorded clips."""
+    return row["clip"] in RECORDED and row["variant"] in ("sensor", "per frame", "fused")
+
+
+def is_standard(row: Row, _rows: Sequence[Row]) -> bool:
+    """What every run measures."""
+    return row["variant"] in STANDARD
+
+
+def is_ablated(row: Row, rows: Sequence[Row]) -> bool:
+    """Rows of a clip and depth that have been measured with some stage off."""
+    pair = row["clip"], row["depth"]
+    return any((other["clip"], other["depth"]) == pair and other["variant"] not in STANDARD for other in rows)
+
+
+KOREAN_SOURCE = (
+    "영상마다 스케일과 시프트 하나씩 ({group}). `{command}`, 커밋 {commits} ({system}, CPU 코어 {cores}개, "
+    "Python {python})에서 측정."
+)
+TABLES = (
+    Table("quality", REPOSITORY / "README.md", is_recorded),
+    Table("quality", REPOSITORY / "README.ko.md", is_recorded, KOREAN, KOREAN_SOURCE),
+    Table("scenes", REPOSITORY / "docs" / "fusion.md", is_standard),
+    Table("ablations", REPOSITORY / "docs" / "fusion.md", is_ablated),
+)
 
 
 def number(value: float | None, digits: int) -> str:
@@ -66,13 +132,30 @@ def number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def with_table(text: str, name: str, content: str) -> str:
+def with_table(text: str, name: str, content: str, document: str) -> str:
     """``text`` with everything between the markers of ``name`` replaced; exits when they are not there."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     if begin not in text or end not in text:
-        sys.exit(f"error: no markers {begin} and {end} in {DOCUMENTS[name].name}")
+        sys.exit(f"error: no markers {begin} and {end} in {document}")
     head, rest = text.split(begin, 1)
     return f"{head}{begin}\n{content}\n{end}{rest.split(end, 1)[1]}"
+
+
+def rewrite(*, check: bool = False) -> bool:
+    """Write every table for which there are rows, or with ``check`` write nothing; True where a document was stale."""
+    content = json.loads(RESULTS.read_text(encoding="utf-8"))
+    stale = False
+    for table in TABLES:
+        found = table.markdown(content)
+        if not found:
+            continue
+        old = table.document.read_text(encoding="utf-8")
+        new = with_table(old, table.name, found, table.document.name)
+        stale = stale or new != old
+        if not check and new != old:
+            table.document.write_text(new, encoding="utf-8")
+            print(f"rewrote the table '{table.name}' of {table.document.relative_to(REPOSITORY)}")
+    return stale
 
 
 def main() -> None:
@@ -80,16 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="exit with 1 when a document is out of date")
     check = parser.parse_args().check
-    stale = False
-    for name, document in DOCUMENTS.items():
-        results = RESULTS / f"{name}.json"
-        if not results.is_file():
-            continue
-        old = document.read_text(encoding="utf-8")
-        new = with_table(old, name, table(json.loads(results.read_text(encoding="utf-8"))))
-        stale = stale or new != old
-        if not check:
-            document.write_text(new, encoding="utf-8")
+    stale = rewrite(check=check)
     sys.exit(int(check and stale))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from stf_depth.errors import GeometryError
@@ -16,11 +17,12 @@ from stf_depth.export.geometry import GeometryOptions, ShotGeometry, cut_edges, 
 from stf_depth.export.scene_files import write_points
 from stf_depth.export.source import frame_names, rgb_frames
 from stf_depth.result import DepthResult
-from stf_depth.types import Float32Array, Uint8Array
+from stf_depth.types import Float32Array, Float64Array, Uint8Array
 
 __all__ = ["Options", "VoxelGrid", "export", "fused_points"]
 
 _MAX_VOXELS = 4_000_000
+_REACH = 2**20  # voxels from the origin in every direction
 
 
 class Options(GeometryOptions):
@@ -42,36 +44,70 @@ class Options(GeometryOptions):
 class VoxelGrid:
     """One point, the mean of all that fell in, for each occupied cube of edge ``size``.
 
-    Memory follows the surface seen, not the number of points; beyond four million voxels the edge doubles.
+    Memory follows the surface seen, not the number of points; beyond four million voxels, or where points lie a
+    million voxels away, the edge doubles.
     """
 
     size: float
-    _keys: Any = field(default_factory=lambda: np.zeros((0, 3), np.int64))
-    _sums: Any = field(default_factory=lambda: np.zeros((0, 7), np.float64))
+    _keys: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    _sums: Float64Array = field(default_factory=lambda: np.zeros((0, 7), np.float64))
+    _waiting: list[tuple[NDArray[np.int64], Float64Array]] = field(default_factory=list)
 
     def push(self, points: Float32Array, colours: Uint8Array) -> None:
         """Add points (N, 3) with their colours (N, 3) uint8."""
-        keys = np.floor(points.astype(np.float64) / self.size).astype(np.int64)
-        sums = np.concatenate([points, colours, np.ones((len(points), 1))], axis=1, dtype=np.float64)
-        self._merge(np.concatenate([self._keys, keys]), np.concatenate([self._sums, sums]))
-        while len(self._keys) > _MAX_VOXELS:
-            self.size *= 2
-            self._merge(self._keys // 2, self._sums)
+        if not len(points):
+            return
+        while np.abs(points).max() / self.size >= _REACH - 1:
+            self._double()
+        cells = np.floor(points.astype(np.float64) / self.size).astype(np.int64)
+        values = np.concatenate([points, colours, np.ones((len(points), 1))], axis=1, dtype=np.float64)
+        self._waiting.append(_summed(_packed(cells), values))
+        # Sorting everything for every frame would cost more than all the rest.
+        if sum(len(keys) for keys, _ in self._waiting) > max(_MAX_VOXELS // 4, len(self._keys) // 2):
+            self._merge()
 
-    def _merge(self, keys: Any, sums: Any) -> None:
-        order = np.lexsort(keys.T)
-        ordered = keys[order]
-        first = np.ones(len(ordered), bool)
-        first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-        self._keys = ordered[first]
-        starts = np.flatnonzero(first)
-        self._sums = np.add.reduceat(sums[order], starts, axis=0) if len(starts) else sums
+    def _merge(self) -> None:
+        waiting = [(self._keys, self._sums), *self._waiting]
+        self._waiting = []
+        keys, values = (np.concatenate(parts) for parts in zip(*waiting, strict=True))
+        self._keys, self._sums = _summed(keys, values)
+        while len(self._keys) > _MAX_VOXELS:
+            self._double()
+
+    def _double(self) -> None:
+        self.size *= 2
+        parts = [(self._keys, self._sums), *self._waiting]
+        self._waiting = []
+        keys = np.concatenate([_packed(_unpacked(keys) // 2) for keys, _ in parts])
+        self._keys, self._sums = _summed(keys, np.concatenate([values for _, values in parts]))
 
     def points(self) -> tuple[Float32Array, Uint8Array]:
         """Mean position (M, 3) float32 and mean colour (M, 3) uint8 of every occupied voxel."""
+        self._merge()
         count = self._sums[:, 6:]
         means = self._sums[:, :6] / count
         return means[:, :3].astype(np.float32), np.rint(means[:, 3:]).astype(np.uint8)
+
+
+def _packed(cells: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Cells (N, 3) within 2^20 of the origin as one number each, 21 bits an axis."""
+    x, y, z = (cells[:, axis] + _REACH for axis in range(3))
+    return np.asarray((z << 42) | (y << 21) | x)
+
+
+def _unpacked(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    mask = 2 * _REACH - 1
+    return np.stack([keys & mask, (keys >> 21) & mask, keys >> 42], axis=1) - _REACH
+
+
+def _summed(keys: NDArray[np.int64], values: Float64Array) -> tuple[NDArray[np.int64], Float64Array]:
+    """Each key once, in order, with the sum of its rows of values (N, 7)."""
+    if not len(keys):
+        return keys, values
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    return ordered[starts], np.add.reduceat(values[order], starts, axis=0)
 
 
 def export(result: DepthResult, target: Path, options: Options) -> list[Path]:
