@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
 import json
 import re
 import shutil
@@ -89,9 +90,20 @@ def config(_folder: Path) -> Target:
     return run
 
 
-@target(
-    "manifest", b"{}", b'{"input":{},"config":{},"models":{},"shots":[{"start":0,"stop":2,"camera":{}}],"stages":{}}'
+CAMERA = (
+    b'{"kind":"parallax","intrinsics":[50,50,32,24,64,48],"world_from_cam":[[[1,0,0,0],[0,1,0,0],[0,0,1,0],[0,0,0,1]]],'
+    b'"solved":[true],"reliability":[1.0],"inlier_fraction":0.9,"triangulation_angle_degrees":2.0,'
+    b'"reprojection_error_px":0.3,"reason":""}'
 )
+MANIFEST = (
+    b'{"input":{"path":"a.mp4","pts_seconds":[0,1]},"config":{"seed":1},"models":{"depth":{}},"shots":[{"start":0,"stop":1,'
+    b'"fallback":null,"camera":'
+    + CAMERA
+    + b'}],"stages":{"depth":{"path":"/tmp","key":"k"}},"exports":{"mp4":{"files":{}}}}'
+)
+
+
+@target("manifest", b"{}", MANIFEST)
 def manifest(folder: Path) -> Target:
     """Opening a result folder whose manifest anybody wrote."""
     from stf_depth.result import DepthResult
@@ -163,13 +175,23 @@ def npz(folder: Path) -> Target:
     """Arrays of precomputed depth: the header inside .npz and .npy, and the archive itself."""
     import zipfile
 
+    import numpy as np
+
     from stf_depth.perception.depth.map_files import open_maps
 
+    def npy(array: Any) -> bytes:
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        return buffer.getvalue()
+
     paths = [folder / "inside.npz", folder / "raw.npz", folder / "raw.npy"]
+    good = {"depth": npy(np.ones((2, 3, 4), np.float32)), "valid": npy(np.ones((2, 3, 4), bool))}
 
     def run(data: bytes) -> None:
+        name = ("depth", "valid", "pts_seconds", "representation")[zlib.crc32(data) % 4]
         with zipfile.ZipFile(paths[0], "w") as archive:
-            archive.writestr("depth.npy", data)
+            for key, content in {**good, name: data}.items():
+                archive.writestr(f"{key}.npy", content)
         paths[1].write_bytes(data)
         paths[2].write_bytes(data)
         for path in paths:
@@ -185,8 +207,6 @@ def npz(folder: Path) -> Target:
 @target("png16", b"scale\x000.001", b"representation\x00disparity", b"unknown_code\x000", b"infinite_code\x0065535")
 def png16(folder: Path) -> Target:
     """Metadata of depth images: text chunks of any name and value, and damaged files."""
-    import io
-
     import numpy as np
     from PIL import Image
 
@@ -205,6 +225,34 @@ def png16(folder: Path) -> Target:
         text = chunk(b"tEXt", data) + chunk(b"tEXt", word + data) + chunk(b"zTXt", data) + chunk(b"iTXt", data)
         for content in (plain[:33] + text + plain[33:], plain[: len(data) % len(plain)] + data):
             (folder / "1.png").write_bytes(content)
+            try:
+                MapFolder(folder).read(0)
+            except expected_errors():
+                pass
+
+    return run
+
+
+@target("exr", b"representation\x00disparity", b"ambiguity\x00metric", b"R.Z", b"depth", b"\xff\x00\xff")
+def exr(folder: Path) -> Target:
+    """Metadata of OpenEXR depth: attributes and channel names of any text, and bytes that are replaced."""
+    import numpy as np
+    import OpenEXR
+
+    from stf_depth.perception.depth.map_files import MapFolder
+
+    path, plain = folder / "1.exr", folder / "plain"
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    attributes = {"compression": OpenEXR.NO_COMPRESSION, "representation": "z" * 40, "ambiguity": "a" * 40}
+    OpenEXR.File(attributes, {"Z": values}).write(str(path))
+    whole = path.read_bytes()
+    plain.write_bytes(whole)
+
+    def run(data: bytes) -> None:
+        place = zlib.crc32(data) % len(whole)
+        text = data[:40].ljust(40, b"z")
+        for content in (whole[:place] + data + whole[place + len(data) :], whole.replace(b"z" * 40, text), data):
+            path.write_bytes(content)
             try:
                 MapFolder(folder).read(0)
             except expected_errors():
@@ -255,22 +303,53 @@ def roles(folder: Path) -> Target:
     return run
 
 
-@target("weights", b"\x02\0\0\0\0\0\0\0{}", b'\x22\0\0\0\0\0\0\0{"a":{"data_offsets":[0,4],"dtype":1}}')
+@target(
+    "weights",
+    b"\x02\0\0\0\0\0\0\0{}",
+    b'\x22\0\0\0\0\0\0\0{"a":{"data_offsets":[0,4],"dtype":1}}',
+    b'{"architectures":["DPTForDepthEstimation"],"weight_map":{"a":"model.safetensors"}}',
+)
 def weights(folder: Path) -> Target:
-    """The header of safetensors and ``config.json`` of a checkpoint."""
-    from stf_depth.perception.weights import _check_safetensors, _read_json
+    """The JSON files and the header of safetensors of a checkpoint."""
+    from stf_depth.perception.weights import find_checkpoint
 
-    path = folder / "model.safetensors"
+    names = ("config.json", "model.safetensors", "model.safetensors.index.json", "preprocessor_config.json")
 
     def run(data: bytes) -> None:
-        for read in (_check_safetensors, _read_json):
-            path.write_bytes(data)
+        for name in names:
+            for other in names[:2]:
+                (folder / other).write_bytes(b"{}" if other == names[0] else b"\x02\0\0\0\0\0\0\0{}")
+            (folder / name).write_bytes(data)
             try:
-                read(path, "fuzzed")
+                found = find_checkpoint(str(folder), "fuzzed")
+                found.require(("DPTForDepthEstimation",))
+                found.preprocessing.get("size")
             except expected_errors():
                 pass
+            (folder / name).unlink()
 
     return run
+
+
+def dictionary(seeds: list[bytes]) -> str:
+    """Words of the seeds and of JSON in libFuzzer's notation: they pass comparisons that lie behind C code."""
+    words = {word for seed in seeds for word in re.findall(rb"[A-Za-z_]{3,40}", seed)}
+    values = [
+        b"null",
+        b"true",
+        b"[]",
+        b"{}",
+        b"[[",
+        b"-1",
+        b"1e999",
+        b"NaN",
+        b'"\\ud800"',
+        b'"\\u0000"',
+        b"9" * 25,
+        b'":',
+    ]
+    quoted = ("".join(f"\\x{byte:02x}" for byte in word) for word in [*sorted(words), *values])
+    return "".join(f'"{word}"\n' for word in quoted)
 
 
 def replay(name: str, inputs: list[bytes]) -> None:
@@ -285,20 +364,23 @@ def fuzz(name: str, seconds: int, seed: int) -> None:
     """Fuzz one target; the process ends with it, by a non-zero code after a finding."""
     import atheris
 
-    with atheris.instrument_imports(include=["stf_depth"], enable_loader_override=False):
-        import stf_depth.api
-        import stf_depth.export  # noqa: F401
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(prefix="stf-depth-fuzz-") as folder:
-        corpus, place = Path(folder) / "corpus", Path(folder) / "files"
+        corpus, place, words = (Path(folder) / name for name in ("corpus", "files", "words.txt"))
         corpus.mkdir()
         place.mkdir()
         for number, data in enumerate(SEEDS[name]):
             (corpus / str(number)).write_bytes(data)
-        run = atheris.instrument_func(TARGETS[name](place))
-        settings = [f"-max_total_time={seconds}", f"-seed={seed}", "-max_len=4096", "-rss_limit_mb=4096"]
-        prefix = f"-artifact_prefix={tempfile.gettempdir()}/stf-depth-{name}-"
-        atheris.Setup([sys.argv[0], *settings, prefix, "-print_final_stats=1", str(corpus)], run)
+        words.write_text(dictionary(SEEDS[name]))
+        # Only what is imported for the first time in here is followed by coverage.
+        with atheris.instrument_imports(include=["stf_depth"], enable_loader_override=False):
+            import stf_depth.api
+            import stf_depth.export  # noqa: F401
+
+            run = atheris.instrument_func(TARGETS[name](place))
+        settings = [f"-max_total_time={seconds}", f"-seed={seed}", "-max_len=4096", "-rss_limit_mb=4096", "-timeout=60"]
+        places = [f"-artifact_prefix={tempfile.gettempdir()}/stf-depth-{name}-", f"-dict={words}", str(corpus)]
+        atheris.Setup([sys.argv[0], *settings, "-use_value_profile=1", "-print_final_stats=1", *places], run)
         atheris.Fuzz()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +74,31 @@ def test_truncated_file_is_a_clear_error(written: tuple[Path, np.ndarray], keep:
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(UntrustedPickleError, match="Delete the file"):
         read_inference_pickle(path)
+
+
+BOMBS = {
+    "memo": b"\x80\x03}r\xff\xff\xff\x0f.",
+    "scalar": b"\x80\x03cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x0a\0\0\0V400000000\x85R\x85R.",
+    "array": b"\x80\x03cnumpy\nndarray\nJ\0\0\0\x10\x85R.",
+    "objects": b"\x80\x03cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nJ\0\0\0\x10\x85X\1\0\0\0OtR.",
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_few_bytes_do_not_become_much_memory(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pkl"
+    path.write_bytes(BOMBS[kind])
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(UntrustedPickleError):
+            read_inference_pickle(path)
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("value", [np.float32(1.5), np.int64(-3), np.bool_(True), np.str_("é")])
+def test_scalars_come_back(value: np.generic, tmp_path: Path) -> None:
+    path = tmp_path / "scalar.pkl"
+    path.write_bytes(pickle.dumps({"value": value}))
+    assert read_inference_pickle(path)["value"] == value

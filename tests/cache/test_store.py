@@ -135,6 +135,16 @@ def test_sequential_writer_fills_chunks_from_any_batches(
     np.testing.assert_array_equal(store.frames("depth")[:], frames)
 
 
+@pytest.mark.parametrize("length", [1, 3, 4, 10])
+def test_markers_do_not_depend_on_the_length_of_the_batches(tmp_path: Path, frames: np.ndarray, length: int) -> None:
+    # A run that resumes cuts its batches elsewhere than an undisturbed one.
+    store = StageStore(tmp_path / "s", "key", chunk_frames=4)
+    writer = SequentialWriter(store, len(frames))
+    for first in range(0, len(frames), length):
+        writer.append({"depth": frames[first : first + length]}, extra=[0, "scale"])
+    assert [store.extra(chunk) for chunk in range(3)] == [[[0, "scale"]]] * 3
+
+
 def test_sequential_writer_continues_at_the_first_gap(tmp_path: Path, frames: np.ndarray) -> None:
     store = fill(tmp_path / "s", frames)
     store.forget(1)

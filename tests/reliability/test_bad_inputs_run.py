@@ -168,6 +168,11 @@ def bad_depth(kind: str, folder: Path) -> tuple[str, str]:
     if kind == "objects":
         np.savez(path, depth=np.array([{}, {}], object))
         return good, "refused to unpickle"
+    if kind == "text for depth":
+        np.savez(path, depth=np.full((12, 8, 12), "near"), representation="disparity", ambiguity="scale")
+        return good, "not numbers"
+    if kind == "text for times":
+        return npz(path, np.ones((12, 8, 12)), pts_seconds=np.full(12, "soon")), "not numbers"
     if kind == "no depth":
         np.savez(path, dept=np.ones(3))
         return good, "no depth"
@@ -185,7 +190,7 @@ def bad_depth(kind: str, folder: Path) -> tuple[str, str]:
 
 BAD_DEPTH = [
     "too few maps", "too many maps", "two axes", "no meaning", "another meaning", "objects", "no depth", "absent",
-    "unknown home", "too long a path", "text", "cut",
+    "text for depth", "text for times", "unknown home", "too long a path", "text", "cut",
 ]  # fmt: skip
 
 
@@ -239,6 +244,17 @@ def test_masks_of_another_size_are_fitted(
     options = ("--depth", room_depth, "--panoptic", f"precomputed:{masks}", "--fusion", "flow", "--quiet")
     assert run(room_video, *options) == 0
     assert open_result(tmp_path / "o" / "room").depth.shape == (12, 64, 96)
+
+
+def test_a_number_far_away_among_masks_is_no_gap(
+    room_video: Path, room_depth: str, run: Run, tmp_path: Path, one_error: Error
+) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for number in (0, 1, 2, 3, 10**18):
+        Image.fromarray(np.ones((4, 6), np.uint8)).save(masks / f"{number}.png")
+    assert run(room_video, "--depth", room_depth, "--panoptic", f"precomputed:{masks}", "--no-visualize") == 1
+    assert "one map for each frame" in one_error()
 
 
 def test_masks_of_another_video(room_video: Path, room_depth: str, run: Run, tmp_path: Path, one_error: Error) -> None:

@@ -128,7 +128,19 @@ REGRESSIONS: dict[str, list[bytes]] = {
     "specs": [b"precomputed:~nobody-of-this-name", b"onnx:" + b"x" * 5000, b"hf:a\x00b", b"onnx:\xff?a=b"],
     "names": ["1²2.png\0²\0٣.png".encode(), b"..\0.\0CON\0a/b", b"\xff\xfe.png"],
     "roles": [b"[" * 100_000, b'{"1":{"role":"sky","name":[]}}', b"\xff"],
-    "weights": [b"\xff" * 8, (9).to_bytes(8, "little") + b"[" * 9, b'\x1a\0\0\0\0\0\0\0{"a":{"data_offsets":[0]}}'],
+    "exr": [b"\xff\xfe", b"", b"z" * 4096],
+    "weights": [
+        b'\x3a\0\0\0\0\0\0\0{"a":{"data_offsets":[0,"x"]},"b":{"data_offsets":[0,9]}}',
+        b'\x1e\0\0\0\0\0\0\0{"a":{"data_offsets":[0,1e999]}}',
+        b'{"architectures":5}',
+        b'{"architectures":[[1]]}',
+        b'{"weight_map":[1]}',
+        b'{"weight_map":{"a":1}}',
+        b'{"weight_map":{"a":"' + b"x" * 3000 + b'"}}',
+        b"\xff" * 8,
+        (9).to_bytes(8, "little") + b"[" * 9,
+        b'\x1a\0\0\0\0\0\0\0{"a":{"data_offsets":[0]}}',
+    ],
     "manifest": [b"[]", b"null", b"[" * 100_000, b'{"input":1,"config":1,"models":1,"shots":1}'],
     "store": [
         b"[]",
@@ -145,6 +157,9 @@ REGRESSIONS: dict[str, list[bytes]] = {
         b"PK\x05\x06",
         b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (-2, 3, 4), }".ljust(118),
         b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '<U999999999', 'fortran_order': False, 'shape': (), }".ljust(118),
+        b"\x93NUMPY\x01\x00\x76\x00"
+        + b"{'descr': '<U1', 'fortran_order': False, 'shape': (1,), }".ljust(118)
+        + b"xxxx",
         b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (9, 9, 9), }".ljust(118),
         b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (2**99, 9, 9), }".ljust(118),
     ],

@@ -23,13 +23,28 @@ __all__ = ["read_inference_pickle", "write_inference_pickle"]
 # Protocol 3 has no frames and knows bytes, and without a memo every value stands alone: so the pickle of a long
 # list is the concatenation of its items' pickles.
 _PROTOCOL = 3
-_ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy.core.multiarray", "scalar"),
+
+
+def _empty_array(*_arguments: Any) -> NDArray[Any]:
+    # What NumPy's _reconstruct is asked for, at whatever size: the array's state, which follows, brings the true one.
+    return np.ndarray((0,), np.int8)
+
+
+def _scalar(dtype: Any, data: bytes) -> Any:
+    # NumPy's own makes a value of any stated size out of nothing.
+    if dtype.hasobject or len(data) != dtype.itemsize:
+        raise ValueError(f"{len(data)} bytes for a {dtype}")
+    return np.frombuffer(data, dtype)[0]
+
+
+# What a pickle may name -> what it gets.
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _empty_array,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy._core.multiarray", "_reconstruct"): _empty_array,
+    ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("numpy.core.multiarray", "scalar"): _scalar,
 }
 
 
@@ -60,7 +75,8 @@ def _write_value(file: BinaryIO, value: Any) -> None:
     file.write(buffer.getvalue()[2:-1])  # without PROTO and STOP
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+# The one written in Python: the other reserves memory for as many values as a few bytes of a file may state.
+class _ArrayUnpickler(pickle._Unpickler):
     def __init__(self, file: BinaryIO, path: Path) -> None:
         super().__init__(file)
         self._path = path
@@ -74,7 +90,7 @@ class _ArrayUnpickler(pickle.Unpickler):
                 got=f"{module}.{name}",
                 hint="Delete the file to compute it again",
             )
-        return super().find_class(module, name)
+        return _ALLOWED[module, name]
 
 
 def read_inference_pickle(path: Path) -> dict[str, Any]:

@@ -39,14 +39,19 @@ class SequentialWriter:
         self.position = min(chunk * store.chunk_frames, frame_count)
 
     def append(self, arrays: Mapping[str, NDArray[Any]], extra: Any = None) -> None:
-        """Take the next frames, arrays (n, ...) of any length, and a small JSON value that belongs to them."""
+        """Take the next frames, arrays (n, ...) of any length, and a small JSON value that belongs to them.
+
+        A chunk keeps each different value once, in order.
+        """
         length = len(next(iter(arrays.values())))
         done = 0
         while done < length:
             room = self._store.chunk_frames - self.position % self._store.chunk_frames
             take = min(room, length - done)
             self._parts.append({name: data[done : done + take] for name, data in arrays.items()})
-            self._extras.append(extra)
+            # Once only: how often the same value comes depends on where a resumed run began.
+            if extra not in self._extras:
+                self._extras.append(extra)
             done += take
             self.position += take
             if take == room or self.position == self._frame_count:

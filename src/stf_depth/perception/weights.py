@@ -60,9 +60,10 @@ class Checkpoint:
     def require(self, architectures: tuple[str, ...]) -> None:
         """Raise CheckpointError unless config.json names one of these classes (or none at all)."""
         found = self.config.get("architectures") or []
-        if found and not set(found) & set(architectures):
+        names = [str(name) for name in found] if isinstance(found, list) else [str(found)]
+        if names and not set(names) & set(architectures):
             wanted = " or ".join(architectures)
-            raise CheckpointError("checkpoint of another kind", where=self.name, expected=wanted, got=", ".join(found))
+            raise CheckpointError("checkpoint of another kind", where=self.name, expected=wanted, got=", ".join(names))
 
 
 def find_checkpoint(location: str, name: str) -> Checkpoint:
@@ -124,8 +125,9 @@ def _is_complete(folder: Path) -> bool:
 
 def _has_all_shards(folder: Path, pattern: str, index_pattern: str) -> bool:
     for index in folder.glob(index_pattern):
-        shards = _read_json(index, folder.name).get("weight_map", {}).values()
-        return all((folder / shard).is_file() for shard in shards)
+        shards = _read_json(index, folder.name).get("weight_map", {})
+        there = {path.name for path in folder.iterdir()}
+        return isinstance(shards, dict) and all(isinstance(name, str) and name in there for name in shards.values())
     return any(folder.glob(pattern))
 
 
@@ -159,8 +161,8 @@ def _check_safetensors(path: Path, name: str) -> None:
             if header_length > size:
                 raise ValueError("header longer than the file")
             header = json.loads(stream.read(header_length))
-        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        ends = [int(entry["data_offsets"][1]) for key, entry in header.items() if key != "__metadata__"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise WeightsError(
             f"damaged weights of {name}", where=path, got=error, hint="Delete and fetch again"
         ) from error

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -27,6 +27,8 @@ MILLIMETRES = {"representation": "z_depth", "ambiguity": "metric", "unit_m": "0.
 EXR_METRES = {"representation": "z_depth", "ambiguity": "metric"}
 STATED_KEYS = ("representation", "ambiguity", "unit_m")
 SUFFIXES = (".png", ".exr", ".npy")
+NUMBER_KINDS = "buif"  # NumPy's letters of bool, unsigned, signed and floating
+NUMBER_KINDS = "buif"  # NumPy's letters of bool, unsigned, signed and floating
 NAMED = 8  # names in a message at most
 
 
@@ -82,6 +84,12 @@ class _Stack:
         if valid is not None and valid.shape != depth.shape:
             what = "validity must match depth"
             raise ShapeError(what, where=path, expected=depth.shape, got=valid.shape)
+        arrays = [array for array in (depth, valid, pts_seconds) if array is not None]
+        if any(np.dtype(array.dtype).kind not in NUMBER_KINDS for array in arrays):
+            raise InputError("not numbers", where=path, got=", ".join(str(array.dtype) for array in arrays))
+        arrays = [array for array in (depth, valid, pts_seconds) if array is not None]
+        if any(np.dtype(array.dtype).kind not in NUMBER_KINDS for array in arrays):
+            raise InputError("not numbers", where=path, got=", ".join(str(array.dtype) for array in arrays))
         self.pts_seconds = None if pts_seconds is None else np.asarray(pts_seconds, np.float64)
 
     def __len__(self) -> int:
@@ -132,7 +140,8 @@ class ZarrStack(_Stack):
             pts_seconds = arrays["pts_seconds"][:] if "pts_seconds" in arrays else None
         except Exception as error:  # zarr may raise anything at all for a damaged store
             raise InputError("damaged Zarr store", where=path, got=repr(error)[:200]) from error
-        if not isinstance(arrays.get("depth"), zarr.Array):
+        others = [array for name, array in arrays.items() if name != "depth"]
+        if not all(isinstance(array, zarr.Array) for array in (arrays.get("depth"), *others)):
             raise InputError("no depth in Zarr store", where=path, expected="an array 'depth' (T, h, w)")
         super().__init__(path, arrays["depth"], arrays.get("valid"), pts_seconds, stated)
 
@@ -172,6 +181,10 @@ class MapFolder:
         values = self._read(path)
         if values.ndim != 2:
             raise ShapeError("a depth map has two axes", where=path, got=values.shape)
+        if values.dtype.kind not in NUMBER_KINDS:
+            raise InputError("not numbers", where=path, got=values.dtype)
+        if values.dtype.kind not in NUMBER_KINDS:
+            raise InputError("not numbers", where=path, got=values.dtype)
         values = np.asarray(values, np.float32)
         # Where unknown has a code of its own, infinity is a value: the sky.
         return values, ~np.isnan(values) if self._codes_unknown else None
@@ -275,22 +288,30 @@ def _png_text(path: Path) -> Mapping[str, str]:
         raise SequenceError("unusable metadata of a depth image", where=path, got=error) from error
 
 
-def _exr(path: Path) -> Any:
+class _Exr(NamedTuple):
+    """An OpenEXR file: attributes, and pixels (h, w), or (h, w, 4) where colours come as one."""
+
+    header: Mapping[str, Any]
+    channels: Mapping[str, NDArray[Any]]
+
+
+def _exr(path: Path) -> _Exr:
     try:
         import OpenEXR
     except ImportError as error:
         raise MissingExtraError.of("OpenEXR", "export") from error
     try:
-        return OpenEXR.File(str(path))
-    except RuntimeError as error:
-        raise SequenceError("damaged EXR file", where=path, got=error) from error
+        file = OpenEXR.File(str(path))
+        return _Exr(file.header(), {name: channel.pixels for name, channel in file.channels().items()})
+    except Exception as error:  # OpenEXR may raise anything at all, as for text that is no UTF-8
+        raise SequenceError("damaged EXR file", where=path, got=repr(error)[:200]) from error
 
 
-def _exr_channel(file: Any, path: Path) -> tuple[str, NDArray[Any]]:
-    channels = file.channels()
-    for name, channel in channels.items():
+def _exr_channel(file: _Exr, path: Path) -> tuple[str, NDArray[Any]]:
+    channels = file.channels
+    for name, pixels in channels.items():
         if len(channels) == 1 or name.split(".")[-1] in ("Z", "depth", "disparity"):
-            return name, channel.pixels
+            return name, pixels
     raise SequenceError("which channel is depth?", where=path, expected="Z, depth or disparity", got=list(channels))
 
 
@@ -298,23 +319,23 @@ def _read_exr(path: Path) -> NDArray[Any]:
     file = _exr(path)
     values = _exr_channel(file, path)[1]
     validity = _alpha(file)
-    if "stfDepthZ" not in file.header() or validity is None:
+    if "stfDepthZ" not in file.header or validity is None:
         return values
+    if validity.shape != values.shape:
+        raise ShapeError("validity must match depth", where=path, expected=values.shape, got=validity.shape)
     # Our own files: A says which pixels are known, whatever stands in the others.
     return np.where(validity > 0, values, np.float32(np.nan))
 
 
-def _alpha(file: Any) -> NDArray[Any] | None:
-    channels = file.channels()
-    if "RGBA" in channels:  # read together, the colours come as one array
-        together: NDArray[Any] = channels["RGBA"].pixels
-        return together[..., 3]
-    return channels["A"].pixels if "A" in channels else None
+def _alpha(file: _Exr) -> NDArray[Any] | None:
+    if "RGBA" in file.channels:  # read together, the colours come as one array
+        return file.channels["RGBA"][..., 3]
+    return file.channels.get("A")
 
 
 def _exr_stated(path: Path) -> Mapping[str, str]:
     file = _exr(path)
-    header = file.header()
+    header = file.header
     stated = {key: str(header[key]) for key in ("representation", "ambiguity") if key in header}
     name = _exr_channel(file, path)[0].split(".")[-1]
     return {**(EXR_METRES if name == "Z" else {}), **stated}
@@ -336,6 +357,6 @@ _READERS = {".png": _read_png, ".exr": _read_exr, ".npy": _load_npy}
 _STATED = {".png": _png_stated, ".exr": _exr_stated, ".npy": _nothing_stated}
 _CODES_UNKNOWN: dict[str, Callable[[Path], bool]] = {
     ".png": lambda path: "unknown_code" in _png_text(path),
-    ".exr": lambda path: "stfDepthZ" in _exr(path).header(),
+    ".exr": lambda path: "stfDepthZ" in _exr(path).header,
     ".npy": _never,
 }

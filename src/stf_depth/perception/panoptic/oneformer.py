@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,12 +78,13 @@ def _require_tokenizer(checkpoint: Checkpoint) -> None:
 def _class_info_names(checkpoint: Checkpoint) -> list[str] | None:
     """Names from ``class_info_file``, None where the folder does not hold it."""
     name = checkpoint.preprocessing.get("class_info_file")
-    path = checkpoint.folder / name if isinstance(name, str) else None
+    # A name only: a path would read a file outside the checkpoint.
+    path = checkpoint.folder / name if isinstance(name, str) and Path(name).name == name else None
     if path is None or not path.is_file():
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return [content[key]["name"] for key in sorted(content, key=int)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [str(content[key]["name"]) for key in sorted(content, key=int)]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         expected = '{"0": {"name": "...", "isthing": 0}, ...}'
         raise WeightsError("damaged class list", where=path, expected=expected, got=repr(error)) from error

@@ -31,6 +31,8 @@ ROLES_FILE = "roles.json"
 ID_MODES = ("L", "P", "I;16", "I;16B", "I")
 # A folder may lack some frames, but not so many that it must belong to another video.
 TOLERATED_GAP = 0.1
+# Places in the numbering for each file at most: a number of twenty digits must not become a list of that length.
+MOST_SLOTS = 1000
 ROLE_NAMES = {role.name.lower(): role for role in Role}
 
 
@@ -103,9 +105,11 @@ def _with_gaps(files: list[Path]) -> list[Path | None]:
         return list(files)
     counts = [int(found[-1]) for found in numbers]
     steps = np.diff(counts)
-    if len(files) < 3 or not (steps > 0).all() or np.median(steps) != 1:
+    span = counts[-1] - counts[0] + 1
+    # Half of the steps are one, so more than this is a name of another kind among them, not a gap.
+    if len(files) < 3 or not (steps > 0).all() or np.median(steps) != 1 or span > MOST_SLOTS * len(files):
         return list(files)
-    slots: list[Path | None] = [None] * (counts[-1] - counts[0] + 1)
+    slots: list[Path | None] = [None] * span
     for count, path in zip(counts, files, strict=True):
         slots[count - counts[0]] = path
     return slots
