@@ -285,4 +285,5 @@ def test_object_arrays_in_precomputed_files_are_refused(tmp_path: Path) -> None:
 
 def test_the_audit_of_dependencies_is_one_command() -> None:
     rules = (REPOSITORY / "Makefile").read_text()
-    assert re.search(r"^audit:.*\n\t.*pip-audit", rules, re.MULTILINE)
+    # Strict: a package that could not be looked up is a failure, not "no known vulnerabilities".
+    assert re.search(r"^audit:.*\n(\t.*\n)*\t.*pip-audit --strict", rules, re.MULTILINE)
