@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -206,6 +207,27 @@ def test_height_needs_ground(make_result: Callable[..., Path]) -> None:
     (folder.parent / "working" / "panoptic" / "complete.json").unlink()
     with pytest.raises(GeometryError, match="ground"):
         to_metric(DepthResult(folder), CameraHeight(1.5))
+
+
+def test_ground_is_found_by_name_where_panoptic_segments_have_none(
+    make_result: Callable[..., Path], room_clip: SyntheticClip
+) -> None:
+    """Colour regions know no ground: the semantic network's word counts."""
+    folder = make_result(ambiguity="scale")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    named = Path(manifest["stages"]["panoptic"]["path"])
+    regions = shutil.copytree(named, named.with_name("regions"))
+    for marker in (regions / "done").glob("*.json"):
+        content = json.loads(marker.read_text())
+        content["extra"] = [{key: ["region", 0, False, 1.0] for key in one} for one in content["extra"]]
+        marker.write_text(json.dumps(content))
+    manifest["stages"]["semantic"] = manifest["stages"]["panoptic"]
+    manifest["stages"]["panoptic"] = {"key": "test", "path": str(regions)}
+    manifest["models"]["panoptic"] = {"name": "regions", "licence": "none"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    height = float(1.3 - room_clip.world_from_cam[0, 1, 3])
+    metric = to_metric(DepthResult(folder), CameraHeight(height))
+    np.testing.assert_allclose(np.asarray(metric.depth[0]), room_clip.depth[0], rtol=0.03)
 
 
 @pytest.mark.parametrize(

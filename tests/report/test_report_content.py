@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import zarr
 
 from stf_depth.cache.store import DamagedChunkError
 from stf_depth.errors import OutputError
@@ -23,6 +25,7 @@ from stf_depth.report.measures import slices, stability
 from stf_depth.report.plots import Series, line_plot, nice_ticks
 from stf_depth.report.sources import open_sources
 from stf_depth.result import DepthResult
+from stf_depth.synthetic import SyntheticClip
 from stf_depth.types import CameraPath, Intrinsics, MotionKind
 
 VOID = {"meta", "link", "img", "input", "br"}
@@ -240,3 +243,25 @@ def test_camera_path_keeps_its_proportions() -> None:
     steps = np.diff(xy, axis=0)
     assert steps[0, 0] > 0 and steps[3, 1] < 0  # right is right, forward is up
     np.testing.assert_allclose(np.abs(steps).max(axis=1), np.abs(steps).max(), atol=0.2)
+
+
+def test_camera_path_is_in_metres_only_where_it_is(make_result: Callable[..., Path], room_clip: SyntheticClip) -> None:
+    """The solved path has a unit of its own, here half a metre; metric depth brings it to metres."""
+    from stf_depth.report.sections import camera_section
+
+    shrunk = room_clip.world_from_cam.copy()
+    shrunk[:, :3, 3] *= 2
+    clip = replace(room_clip, world_from_cam=shrunk)
+    unit, pixels = {}, {}
+    for ambiguity in ("metric", "scale"):
+        result = DepthResult(make_result(clip, ambiguity=ambiguity))
+        structure = result.stage("structure")
+        assert structure is not None
+        disparity = zarr.open_group(structure / "data.zarr", mode="r+")["disparity"]
+        disparity[:] = disparity[:] / 2
+        bar = re.search(r'x2="([\d.]+)" y2="\d+"/><text[^>]*>([\d.]+) ([^<]+)<', camera_section(result))
+        assert bar is not None
+        unit[ambiguity], pixels[ambiguity] = bar[3], (float(bar[1]) - 14) / float(bar[2])
+    assert unit == {"metric": "m", "scale": "units of the camera path"}
+    # The drawing fills its frame either way; one metre is two units.
+    assert pixels["metric"] == pytest.approx(2 * pixels["scale"], rel=0.03)

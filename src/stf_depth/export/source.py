@@ -26,6 +26,7 @@ __all__ = [
     "per_frame_depth",
     "rgb_frames",
     "segment_frames",
+    "segment_stages",
     "structure_maps",
 ]
 
@@ -143,9 +144,15 @@ class SegmentFrames:
         }
 
 
+def segment_stages(result: DepthResult) -> tuple[str, str]:
+    """The two kinds of segments, those to show first: panoptic, unless they are colour regions without names."""
+    model = result.manifest["models"].get("panoptic") or {}
+    return ("semantic", "panoptic") if str(model.get("name", "")).startswith("regions") else ("panoptic", "semantic")
+
+
 def segment_frames(result: DepthResult) -> SegmentFrames | None:
-    """Panoptic segments, semantic ones where those are absent, None where neither is cached."""
-    for stage in ("panoptic", "semantic"):
+    """The first of ``segment_stages`` that is cached, None where neither is."""
+    for stage in segment_stages(result):
         group, folder = _stage_group(result, stage), result.stage(stage)
         if group is not None and folder is not None:
             return SegmentFrames(folder, group["ids"])

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from html import escape
 from typing import Any
 
 import numpy as np
 
+from stf_depth.errors import AmbiguityError, GeometryError
+from stf_depth.export.geometry import GeometryOptions, shot_geometry
 from stf_depth.report.markup import NOTHING, definition_list, details, number, paragraph, section, table, to
 from stf_depth.report.measures import Slice, Stability
 from stf_depth.report.pictures import Pictures, data_uri
 from stf_depth.report.plots import Series, camera_plot, line_plot
 from stf_depth.report.sources import Segments
-from stf_depth.report.words import MOTION, camera_unit, citation, licence_note, meaning, without_folders
+from stf_depth.report.words import MOTION, citation, licence_note, meaning, without_folders
 from stf_depth.result import DepthResult
-from stf_depth.types import Ambiguity, SegmentInfo, Shot
+from stf_depth.types import CameraPath, SegmentInfo, Shot
 from stf_depth.visualization.panels import segment_colour
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
 _TITLES = {"before": "per frame", "fused": "fused"}
 _MAX_SEGMENT_ROWS = 16
 _MAX_CAMERA_SHOTS = 12
+_PATH_UNIT = "units of the camera path"
 
 
 def header(result: DepthResult, missing: tuple[str, ...]) -> str:
@@ -194,7 +198,6 @@ def camera_section(result: DepthResult) -> str:
     solved = [(n, camera) for n, camera in enumerate(result.cameras) if camera.is_reliable]
     parts = []
     for n, camera in solved[:_MAX_CAMERA_SHOTS]:
-        ambiguity = Ambiguity(result.manifest["shots"][n].get("ambiguity", result.ambiguity))
         facts = [
             ("Solved frames", f"{int(camera.solved.sum())} of {len(camera)}"),
             ("Focal length", number(camera.intrinsics.fx_px, 0, "px")),
@@ -203,7 +206,7 @@ def camera_section(result: DepthResult) -> str:
             ("Inliers", number(100 * camera.inlier_fraction, 0, "%")),
         ]
         title = f"<h3>Shot {n + 1}</h3>" if len(result.shots) > 1 else ""
-        parts.append(title + camera_plot(f"camera-{n + 1}", camera, camera_unit(ambiguity)))
+        parts.append(title + camera_plot(f"camera-{n + 1}", *_path_and_unit(result, n)))
         parts.append(definition_list(facts, "facts small"))
     if not parts:
         return ""
@@ -211,6 +214,18 @@ def camera_section(result: DepthResult) -> str:
         parts.append(paragraph(f"{len(solved) - _MAX_CAMERA_SHOTS} further solved shots are not drawn.", "hint"))
     text = "Seen from above, in the frame of the first solved camera: right is right, up is forward. Filled dot: start."
     return section("camera", "Camera path", *parts, paragraph(text, "hint"))
+
+
+def _path_and_unit(result: DepthResult, number: int) -> tuple[CameraPath, str]:
+    """A shot's camera path in metres where its depth is metric and tied to it, else in the unit of its own."""
+    camera = result.cameras[number]
+    try:
+        geometry = shot_geometry(result, number, GeometryOptions())
+    except (AmbiguityError, GeometryError):
+        return camera, _PATH_UNIT
+    if geometry.unit != "m" or not geometry.posed.any():
+        return camera, _PATH_UNIT
+    return replace(camera, world_from_cam=geometry.world_from_cam), "m"
 
 
 def segments_section(segments: Segments | None, pictures: Pictures) -> str:
@@ -250,13 +265,19 @@ def models_section(result: DepthResult) -> str:
             without_folders(model["name"]),
             model.get("licence") or "unknown",
             licence_note(model.get("commercial")),
-            without_folders(model.get("weights") or NOTHING),
+            _weights(model),
             (model.get("weights_digest") or NOTHING)[:16],
         ]
         for task, model in result.manifest["models"].items()
     ]
     columns = ["Task", "Model", "Licence of the weights", "Commercial use", "Weights", "Digest"]
     return section("models", "Models and licences", table(columns, rows))
+
+
+def _weights(model: dict[str, Any]) -> str:
+    """Where the weights are from, where the model's name does not say it already."""
+    weights = without_folders(model.get("weights") or "")
+    return weights if weights and weights not in without_folders(model["name"]) else NOTHING
 
 
 def timings_section(manifest: dict[str, Any], frame_count: int) -> str:

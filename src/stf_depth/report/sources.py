@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stf_depth.cache.store import ChunkedFrames
-from stf_depth.export.source import StageDepth
+from stf_depth.export.source import StageDepth, segment_stages
 from stf_depth.result import DEPTH_STORE, DepthResult
 from stf_depth.types import Ambiguity, Frames, Representation, Role, SegmentInfo
 
@@ -124,7 +124,7 @@ class _Known:
 
 
 def _segments(result: DepthResult) -> Segments | None:
-    for task in ("panoptic", "semantic"):
+    for task in segment_stages(result):
         ids = _stage_array(result, task, "ids")
         if ids is not None:
             return Segments(task, ids, tuple(_table(entries) for entries in _extras(result, task)))

@@ -7,7 +7,7 @@ from typing import Any
 
 from stf_depth.types import Ambiguity, MotionKind, Representation
 
-__all__ = ["MOTION", "camera_unit", "citation", "licence_note", "meaning", "without_folders"]
+__all__ = ["MOTION", "citation", "licence_note", "meaning", "without_folders"]
 
 _KIND = {
     Representation.DISPARITY: "Disparity: larger is nearer.",
@@ -44,11 +44,6 @@ def meaning(representation: Representation, ambiguity: Ambiguity) -> str:
     'Z-depth: distance along the optical axis, larger is farther. Its unit is the metre.'
     """
     return f"{_KIND[representation]} {_UNITS[representation, ambiguity]}"
-
-
-def camera_unit(ambiguity: Ambiguity) -> str:
-    """Unit of camera positions; only metric depth fixes it."""
-    return "m" if ambiguity is Ambiguity.METRIC else "units of the shot"
 
 
 def licence_note(commercial: bool | None) -> str:
