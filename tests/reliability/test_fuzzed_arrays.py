@@ -128,7 +128,7 @@ REGRESSIONS: dict[str, list[bytes]] = {
     "specs": [b"precomputed:~nobody-of-this-name", b"onnx:" + b"x" * 5000, b"hf:a\x00b", b"onnx:\xff?a=b"],
     "names": ["1²2.png\0²\0٣.png".encode(), b"..\0.\0CON\0a/b", b"\xff\xfe.png"],
     "roles": [b"[" * 100_000, b'{"1":{"role":"sky","name":[]}}', b"\xff"],
-    "exr": [b"\xff\xfe", b"", b"z" * 4096],
+    "exr": [b"\xff\xfe", b"-\xc0\xfb", b"", b"z" * 4096],
     "weights": [
         b'\x3a\0\0\0\0\0\0\0{"a":{"data_offsets":[0,"x"]},"b":{"data_offsets":[0,9]}}',
         b'\x1e\0\0\0\0\0\0\0{"a":{"data_offsets":[0,1e999]}}',

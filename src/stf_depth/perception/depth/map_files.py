@@ -26,6 +26,7 @@ __all__ = ["MapSource", "natural_key", "open_maps", "tree_digest"]
 MILLIMETRES = {"representation": "z_depth", "ambiguity": "metric", "unit_m": "0.001"}
 EXR_METRES = {"representation": "z_depth", "ambiguity": "metric"}
 STATED_KEYS = ("representation", "ambiguity", "unit_m")
+EXR_WORDS = ("representation", "ambiguity", "stfDepthZ")
 SUFFIXES = (".png", ".exr", ".npy")
 NUMBER_KINDS = "buif"  # NumPy's letters of bool, unsigned, signed and floating
 NUMBER_KINDS = "buif"  # NumPy's letters of bool, unsigned, signed and floating
@@ -289,9 +290,9 @@ def _png_text(path: Path) -> Mapping[str, str]:
 
 
 class _Exr(NamedTuple):
-    """An OpenEXR file: attributes, and pixels (h, w), or (h, w, 4) where colours come as one."""
+    """An OpenEXR file: EXR_WORDS that it has, as text, and pixels (h, w), or (h, w, 4) where colours come as one."""
 
-    header: Mapping[str, Any]
+    header: Mapping[str, str]
     channels: Mapping[str, NDArray[Any]]
 
 
@@ -302,7 +303,9 @@ def _exr(path: Path) -> _Exr:
         raise MissingExtraError.of("OpenEXR", "export") from error
     try:
         file = OpenEXR.File(str(path))
-        return _Exr(file.header(), {name: channel.pixels for name, channel in file.channels().items()})
+        header = file.header()
+        words = {key: str(header[key]) for key in EXR_WORDS if key in header}
+        return _Exr(words, {name: channel.pixels for name, channel in file.channels().items()})
     except Exception as error:  # OpenEXR may raise anything at all, as for text that is no UTF-8
         raise SequenceError("damaged EXR file", where=path, got=repr(error)[:200]) from error
 
@@ -335,8 +338,7 @@ def _alpha(file: _Exr) -> NDArray[Any] | None:
 
 def _exr_stated(path: Path) -> Mapping[str, str]:
     file = _exr(path)
-    header = file.header
-    stated = {key: str(header[key]) for key in ("representation", "ambiguity") if key in header}
+    stated = {key: value for key, value in file.header.items() if key in STATED_KEYS}
     name = _exr_channel(file, path)[0].split(".")[-1]
     return {**(EXR_METRES if name == "Z" else {}), **stated}
 
