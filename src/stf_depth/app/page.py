@@ -34,7 +34,11 @@ __all__ = ["CSS", "Handlers", "lay_out"]
 CSS = """
 .gradio-container { max-width: 1080px !important; margin: 0 auto !important; }
 .status { min-height: 3.2rem; }
-.status progress { width: 100%; height: .6rem; }
+.status progress { width: 100%; height: .6rem; appearance: none; border: 0; border-radius: .3rem; overflow: hidden;
+  background: var(--border-color-primary); }
+.status progress::-webkit-progress-bar { background: var(--border-color-primary); }
+.status progress::-webkit-progress-value { background: var(--color-accent); }
+.status progress::-moz-progress-bar { background: var(--color-accent); }
 .status .failed { color: #b3261e; font-weight: 600; }
 .status .fallback { color: #9a5b00; font-weight: 600; }
 """
@@ -49,6 +53,9 @@ _PRESETS = {
     "best": "best: strongest permissive networks",
 }
 _POLL_SECONDS = 0.25
+
+
+_NO_FILE: dict[str, Any] = gr.update(value=None, visible=False)
 
 
 @dataclass(frozen=True)
@@ -108,17 +115,20 @@ class Handlers:
         """Export the shown result; yields (status, file)."""
         session = self._session(request)
         if name not in FORMATS:
-            yield _failure(InputError("unknown format", got=name)), None
+            yield _failure(InputError("unknown format", got=name)), _NO_FILE
             return
-        yield f"<p>Writing {escape(name)} …</p>", None
+        yield f"<p>Writing {escape(name)} …</p>", _NO_FILE
         try:
             ticket = self.jobs.submit(session.key, lambda _: export_file(session, name))
             for _ in self._watched(ticket):
                 pass
             path = ticket.result()
-            yield f"<p>{escape(path.name)}, {path.stat().st_size / 1e6:.1f} MB</p>", str(path)
+            yield (
+                f"<p>{escape(path.name)}, {path.stat().st_size / 1e6:.1f} MB</p>",
+                gr.update(value=str(path), visible=True),
+            )
         except Exception as error:
-            yield _failure(error), None
+            yield _failure(error), _NO_FILE
 
     def leave(self, request: gr.Request) -> None:
         """The visitor has closed the page."""
@@ -230,7 +240,7 @@ def lay_out(handlers: Handlers) -> Any:
                 form = gr.Dropdown(formats, value="npz", label="Download as", elem_id="format", scale=4)
                 write = gr.Button("Write file", elem_id="write", scale=1)
             written = gr.HTML("", elem_id="export-status", elem_classes="status")
-            download = gr.File(label="File", interactive=False, elem_id="download", height=110)
+            download = gr.File(label="File", interactive=False, elem_id="download", height=110, visible=False)
         quiet: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": None, "show_progress": "hidden"}
         outputs = [status, run, cancel, shown, frame, pictures, video]
         run.click(handlers.run, [upload, preset], outputs, **quiet)
