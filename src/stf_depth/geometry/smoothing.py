@@ -15,7 +15,7 @@ from stf_depth.config import GeometryConfig
 from stf_depth.geometry.arrays import as_float32, as_uint8
 from stf_depth.types import Float32Array, Uint8Array
 
-__all__ = ["EdgeAwareSmoother", "complete"]
+__all__ = ["EdgeAwareSmoother", "away_from_steps", "complete"]
 
 
 class EdgeAwareSmoother:
@@ -74,6 +74,18 @@ def _recurse(signal: Float32Array, factor: Float32Array) -> None:
         signal[i] += factor[i - 1] * (signal[i - 1] - signal[i])
     for i in range(len(signal) - 2, -1, -1):
         signal[i] += factor[i] * (signal[i + 1] - signal[i])
+
+
+def away_from_steps(disparity: Float32Array, config: GeometryConfig) -> Float32Array:
+    """1 / (1 + (r / edge_spread)^2), r the range of log disparity within edge_px; (H, W) float32.
+
+    Matching windows carry the nearer surface over its border, so measurements beside a step are the least sure. With
+    little weight there, both sides are continued to the edge of the picture between them.
+    """
+    value = np.log(np.maximum(disparity, np.float32(config.min_disparity)))
+    square = np.ones((2 * config.edge_px + 1,) * 2, np.uint8)
+    spread = cv2.dilate(value, square) - cv2.erode(value, square)
+    return as_float32(1 / (1 + np.square(spread / np.float32(config.edge_spread))))
 
 
 def complete(

@@ -17,7 +17,7 @@ from stf_depth.config import GeometryConfig
 from stf_depth.geometry.arrays import as_float32, as_uint8
 from stf_depth.geometry.fuse import Estimate, bring, fuse, normalised_rays
 from stf_depth.geometry.poses import relative
-from stf_depth.geometry.smoothing import complete
+from stf_depth.geometry.smoothing import away_from_steps, complete
 from stf_depth.geometry.solve import CameraSolve
 from stf_depth.geometry.sources import SourceChooser
 from stf_depth.geometry.triangulate import FlowMatcher, triangulate
@@ -158,7 +158,7 @@ class _Shot:
     def fused_and_completed(self, work: Work) -> Estimate:
         """``fused``, and continued by the planes of the surroundings where little is known."""
         frame, estimate = work[0], self.fused(work)
-        weight = np.square(estimate.confidence) + np.float32(1e-6)
+        weight = np.square(estimate.confidence) * away_from_steps(estimate.disparity, self._config) + np.float32(1e-6)
         picture = self._picture(frame)
         disparity = complete(picture, estimate.disparity, weight, self._config, near_px=self._config.smooth_px)
         return Estimate(disparity, estimate.confidence)

@@ -6,6 +6,7 @@ import signal
 import threading
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 
@@ -41,11 +42,13 @@ def solve_cameras(
     """Camera path and tracks of every shot, cached one file a shot."""
     folder = plan.stage_folder("camera")
     config = _at_working_size(plan.config.geometry, perceived.size_wh[0], rgb.shape[2])
-    solves = []
+    paths = [folder / f"shot_{number:04d}.npz" for number in range(len(perceived.shots))]
+    cached = [_cached_solve(path) for path in paths]
+    if all(solve is not None for solve in cached):
+        return [solve for solve in cached if solve is not None]
     reporter.stage(name, "camera", perceived.frame_count)
-    for number, shot in enumerate(perceived.shots):
-        path = folder / f"shot_{number:04d}.npz"
-        solve = _cached_solve(folder / path.name)
+    solves = []
+    for shot, path, solve in zip(perceived.shots, paths, cached, strict=True):
         if solve is None:
             masks = None if roles is None else ShotFrames(roles, shot)
             solve = solve_camera(ShotFrames(rgb, shot), roles=masks, config=config)
@@ -63,9 +66,9 @@ def _at_working_size(config: GeometryConfig, source_width_px: int, working_width
     return config.model_copy(update={"focal_px": config.focal_px * working_width_px / source_width_px})
 
 
-def _cached_solve(path: object) -> CameraSolve | None:
+def _cached_solve(path: Path) -> CameraSolve | None:
     try:
-        with np.load(str(path), allow_pickle=False) as content:
+        with np.load(path, allow_pickle=False) as content:
             return CameraSolve.from_arrays({key: content[key] for key in content.files})
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None  # absent or unreadable: solved again
