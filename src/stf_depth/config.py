@@ -107,6 +107,8 @@ class GeometryConfig(FrozenConfig):
     keyframe_survival: float = Field(0.6, gt=0, lt=1)
     # Camera solve and its gates; pixel figures hold at a long side of 640.
     first_focal: float = Field(0.9, gt=0)
+    min_focal: float = Field(0.3, gt=0)
+    max_focal: float = Field(2.4, gt=0)
     focal_evidence: float = Field(0.02, ge=0)
     pose_error_px: float = Field(3.0, gt=0)
     min_frames: int = Field(5, ge=2)

@@ -172,6 +172,14 @@ def test_user_focal_length_is_kept(walk: SyntheticClip) -> None:
     assert solve.path.intrinsics.cx_px == (WH[0] - 1) / 2
 
 
+def test_an_unusual_focal_length_is_not_trusted_unless_the_user_says_so(walk: SyntheticClip) -> None:
+    found = solve_camera(walk.rgb, config=GeometryConfig(max_focal=0.4)).path
+    assert found.kind is MotionKind.UNSOLVED and "focal length" in found.reason
+    assert not found.is_reliable
+    given = GeometryConfig(max_focal=0.4, focal_px=walk.intrinsics.fx_px)
+    assert solve_camera(walk.rgb, config=given).path.is_reliable
+
+
 def test_unsolved_poses_are_interpolated() -> None:
     poses = np.tile(np.eye(4), (5, 1, 1))
     poses[1, :3, 3], poses[3, :3, 3] = (1, 0, 0), (3, 0, 2)

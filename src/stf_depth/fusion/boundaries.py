@@ -109,8 +109,8 @@ def _support(
     side = 4 * radius_px + 1
     thick = _dilate(border, slack_px)
     beside = near * (1 - thick)
-    at_border, elsewhere = _means_over(gradient, torch.cat([thick, beside], 1), side).split(1, 1)
-    ratio = at_border / (min_support * (elsewhere + 0.004))
+    means = _means_over(gradient, torch.cat([thick, beside], 1), side)
+    ratio = means[:, :1] / (min_support * (means[:, 1:] + 0.004))
     return ((ratio - 0.8) / 0.4).clamp(0, 1)
 
 

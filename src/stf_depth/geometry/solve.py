@@ -209,13 +209,19 @@ def _median_angle_degrees(solve: CameraSolve) -> float:
 def _gated(solve: CameraSolve, config: GeometryConfig) -> CameraSolve:
     """The solve as it is if it passes the gates; else named UNSOLVED with the reason and no reliability."""
     path = solve.path
-    limit_px = config.max_reprojection_px * max(path.intrinsics.width_px, path.intrinsics.height_px) / 640
+    long_side_px = max(path.intrinsics.width_px, path.intrinsics.height_px)
+    limit_px = config.max_reprojection_px * long_side_px / 640
+    focal, known = path.intrinsics.fx_px / long_side_px, known_focal_px(config, path.intrinsics.width_px)
     complaints = {
         f"only {path.inlier_fraction:.0%} of the tracked points fit": path.inlier_fraction < config.min_inlier_fraction,
         f"median triangulation angle of {path.triangulation_angle_degrees:.1f} degrees": (
             path.triangulation_angle_degrees < config.min_angle_degrees
         ),
         f"median reprojection error of {path.reprojection_error_px:.1f} px": path.reprojection_error_px > limit_px,
+        # Little perspective in few frames can swap near and far; the focal length that then fits best is absurd.
+        f"a focal length of {path.intrinsics.fx_px:.0f} px, not a usual one": (
+            known is None and not config.min_focal <= focal <= config.max_focal
+        ),
         f"only {path.solved.mean():.0%} of the frames have a pose": path.solved.mean() < config.min_solved_fraction,
     }
     found = [text for text, is_wrong in complaints.items() if is_wrong]
