@@ -150,8 +150,13 @@ def with_focal(map_: Any, focal_px: float) -> Any:
     options.ceres.use_gpu = False
     options.ceres.solver_options.num_threads = 1
     options.ceres.solver_options.max_num_iterations = _FOCAL_TEST_STEPS
-    with _quiet():
-        pycolmap.bundle_adjustment(other, options)
+    problem = pycolmap.BundleAdjustmentConfig()
+    for image in other.reg_image_ids():
+        problem.add_image(image)
+    problem.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    with _quiet():  # the adjuster itself: ``pycolmap.bundle_adjustment`` reports on stderr whatever the level
+        pycolmap.create_default_bundle_adjuster(options, problem, other).solve()
+    other.update_point_3d_errors()
     return other
 
 
