@@ -146,6 +146,16 @@ def test_truth_comes_back_untouched(room: SyntheticClip, with_structure: bool) -
     np.testing.assert_allclose(joined(run(inputs_of(room, maps, **more, **segments))), truth, rtol=1e-5)
 
 
+def test_an_untouched_input_is_as_sure_as_the_structure_says(room: SyntheticClip) -> None:
+    structure = structure_of(room)
+    np.asarray(structure.confidence)[:, : WH[1] // 2] = 0.1
+    maps = DepthMaps.of(true_disparity(room), "disparity", "metric")
+    chunks = run(inputs_of(room, maps, camera=camera_of(room), structure=structure))
+    np.testing.assert_allclose(joined(chunks), true_disparity(room), rtol=1e-5)
+    confidence = np.concatenate([chunk.confidence for chunk in chunks])
+    assert np.median(confidence[:, 60:]) > np.median(confidence[:, :30]) + 0.3
+
+
 def test_own_output_fed_back_is_no_worse(room: SyntheticClip) -> None:
     more = {"camera": camera_of(room), "structure": structure_of(room)}
     once = joined(run(inputs_of(room, degrade(room.depth, 1), **more)))

@@ -11,9 +11,10 @@ from stf_depth.alignment.joint import Alignment
 from stf_depth.config import FusionConfig
 from stf_depth.fusion.reader import LowFrame
 
-__all__ = ["Evidence", "confidence_of", "weigh_evidence"]
+__all__ = ["Evidence", "confidence_of", "confidence_of_input", "weigh_evidence"]
 
 _MAX_GAIN = 25.0
+_AGREEMENT = 0.05
 
 
 @dataclass(frozen=True)
@@ -56,3 +57,15 @@ def confidence_of(value: Tensor, weight: Tensor, low: LowFrame, evidence: Eviden
     agreement = torch.exp(-(value - low.structure).abs() / scale)
     sure = low.structure_confidence
     return weight / (weight + 4) * (0.5 + 0.5 * sure * agreement) * low.valid
+
+
+def confidence_of_input(low: LowFrame) -> Tensor:
+    """Confidence in [0, 1] where the input is returned as it is: 1/4 + 3/4 c exp(-|u - q| / n).
+
+    u is the input, q the structure, c its confidence, n a relative gap of a twentieth; (1, 1, h, w). One half
+    everywhere without any structure.
+    """
+    if not bool((low.structure_confidence > 0).any()):
+        return 0.5 * low.valid
+    agreement = torch.exp(-(low.log_disparity - low.structure).abs() / _AGREEMENT)
+    return (0.25 + 0.75 * low.structure_confidence * agreement) * low.valid

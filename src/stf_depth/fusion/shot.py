@@ -15,7 +15,7 @@ from stf_depth.alignment.links import Anchors, Links, LinkSampler
 from stf_depth.config import AlignmentConfig, FusionConfig
 from stf_depth.errors import ShapeError, SpecError
 from stf_depth.fusion.boundaries import snap_to_segments
-from stf_depth.fusion.evidence import confidence_of
+from stf_depth.fusion.evidence import confidence_of, confidence_of_input
 from stf_depth.fusion.fields import Fields
 from stf_depth.fusion.inputs import FusedChunk, ShotInputs
 from stf_depth.fusion.prelook import look_ahead
@@ -126,7 +126,7 @@ class _Shot:
             return self._finish(frame, torch.zeros_like(low.valid), low.valid)
         evidence = self.fields.evidence
         if evidence.strength == 0:
-            return self._finish(frame, torch.zeros_like(low.valid), 0.5 * low.valid)
+            return self._finish(frame, torch.zeros_like(low.valid), confidence_of_input(low))
         value, weight = self.fields.fused(frame)
         correction = (value - low.log_disparity) * evidence.strength
         return self._finish(frame, correction * low.valid, confidence_of(value, weight, low, evidence))
