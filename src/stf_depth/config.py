@@ -132,7 +132,7 @@ class GeometryConfig(FrozenConfig):
     smooth_color: float = Field(0.4, gt=0)
     complete_px: float = Field(120.0, gt=0)
     complete_weight: float = Field(0.05, gt=0)
-    plane_spread: float = Field(0.15, gt=0)
+    plane_spread: float = Field(0.05, gt=0)
     flow_error_px: float = Field(1.0, gt=0)
     cauchy_px: float = Field(0.5, gt=0)
     irls_steps: int = Field(3, ge=0)
