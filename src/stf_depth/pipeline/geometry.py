@@ -44,8 +44,9 @@ def solve_cameras(
     config = _at_working_size(plan.config.geometry, perceived.size_wh[0], rgb.shape[2])
     paths = [folder / f"shot_{number:04d}.npz" for number in range(len(perceived.shots))]
     cached = [_cached_solve(path) for path in paths]
-    if all(solve is not None for solve in cached):
-        return [solve for solve in cached if solve is not None]
+    solves = [solve for solve in cached if solve is not None]
+    if len(solves) == len(paths):
+        return solves
     reporter.stage(name, "camera", perceived.frame_count)
     solves = []
     for shot, path, solve in zip(perceived.shots, paths, cached, strict=True):
