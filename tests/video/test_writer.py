@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -140,6 +143,29 @@ def test_an_unwritable_place_is_one_clear_line(tmp_path: Path) -> None:
 def test_same_frames_give_the_same_bytes(room_clip: SyntheticClip, tmp_path: Path) -> None:
     first, second = (write_video(room_clip, tmp_path / name / "clip.mp4") for name in ("one", "two"))
     assert first.read_bytes() == second.read_bytes()
+
+
+ENCODE = """
+import sys, hashlib, pathlib, numpy as np
+from stf_depth.video import VideoWriter
+width, height, path = int(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
+ground = np.cumsum(np.random.default_rng(0).normal(0, 3, (height, width + 40, 3)), 1) + 120
+with VideoWriter(path, wh=(width, height), frame_rate=25) as writer:
+    for i in range(16):
+        picture = np.ascontiguousarray(ground[:, 2 * i : 2 * i + width].clip(0, 255).astype(np.uint8))
+        writer.write(picture[None], np.array([i / 25]))
+print(hashlib.sha256(path.read_bytes()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("wh", [(496, 128), (322, 182)])
+def test_bytes_do_not_depend_on_what_memory_held_before(tmp_path: Path, wh: tuple[int, int]) -> None:
+    found = set()
+    for filling in ("0", "17", "85", "170"):  # glibc fills what is allocated with it
+        command = [sys.executable, "-c", ENCODE, *map(str, wh), str(tmp_path / f"{filling}.mp4")]
+        environment = {**os.environ, "MALLOC_PERTURB_": filling}
+        found.add(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+    assert len(found) == 1
 
 
 def source_with_sound(path: Path) -> Path:
