@@ -329,7 +329,7 @@ def main() -> None:
         if arguments.compare:
             sys.exit(compare(arguments, Path(temporary), known))
         measure(arguments, Path(temporary), known, path)
-    print(f"wrote {path.relative_to(REPOSITORY)}")
+    print(f"wrote {path}")
     if arguments.results == "quality":
         tables.rewrite()
 

@@ -153,6 +153,7 @@ class AlignmentConfig(FrozenConfig):
 
     affine, grid: switches of the two solves. spans: how many frames apart links reach. sample_columns: links across
     the image. The priors weigh squared unknowns against a frame's links, whose weights add up to one for each span.
+    Shots longer than a stretch and its margin are solved stretch by stretch, each with a margin on either side.
     """
 
     enabled: bool = True
@@ -163,6 +164,8 @@ class AlignmentConfig(FrozenConfig):
     tolerance_px: float = Field(1.0, gt=0)
     grid_columns: int = Field(7, ge=2, le=16)
     block_frames: int = Field(32, ge=8)
+    stretch_frames: int = Field(384, ge=16)
+    stretch_margin_frames: int = Field(192, ge=16)
     scale_prior: float = Field(0.2, gt=0)
     shift_prior: float = Field(1.0, gt=0)
     grid_prior: float = Field(0.3, gt=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stf_depth.alignment.joint import Alignment, align_shot
+from stf_depth.alignment.joint import Alignment, ShotAligner, align_shot
 from stf_depth.alignment.links import Anchors, Links, LinkSampler, bilinear
 from stf_depth.config import AlignmentConfig
 
@@ -132,3 +132,32 @@ def test_switches_leave_their_part_at_zero(rng: np.random.Generator) -> None:
     links = sampled(values)
     assert not align_shot(links, Anchors.none(), 10, 1.5, CONFIG.with_values({"grid": False})).grid.any()
     assert not align_shot(links, Anchors.none(), 10, 1.5, CONFIG.with_values({"affine": False})).log_scale.any()
+
+
+def test_stretches_give_what_the_whole_gives_and_hold_few_links(rng: np.random.Generator) -> None:
+    count = 240
+    values = [sheet() + np.float32(jump) for jump in rng.normal(0, 0.1, count)]
+    whole = align_shot(sampled(values), Anchors.none(), count, 1.5, CONFIG)
+    config = CONFIG.with_values({"stretch_frames": 48, "stretch_margin_frames": 48})
+    sampler, aligner = LinkSampler(60, 40, 12, config.spans, 1.0), ShotAligner(count, 1.5, config)
+    still, trust, held = np.zeros((40, 60, 2), np.float32), np.ones((40, 60), np.float32), []
+    for index, value in enumerate(values):
+        sampler.push(value, trust, still if index else None, still if index else None)
+        aligner.take(sampler, index + 1)
+        held.append(len(sampler.links()))
+    parts = aligner.alignment()
+    assert np.abs(whole.log_scale).max() > 0.1
+    np.testing.assert_allclose(parts.log_scale, whole.log_scale, atol=0.02)
+    np.testing.assert_allclose(parts.link_noise, whole.link_noise, rtol=0.1, atol=1e-3)
+    assert max(held) < 0.75 * len(sampled(values))
+
+
+def test_forgetting_drops_what_starts_before() -> None:
+    sampler = LinkSampler(60, 40, 12, (1, 2), 1.0)
+    still, trust = np.zeros((40, 60, 2), np.float32), np.ones((40, 60), np.float32)
+    for index in range(6):
+        sampler.push(sheet(), trust, still if index else None, still if index else None)
+        sampler.anchor(sheet(), trust)
+    sampler.forget(3)
+    assert sampler.links().frame.min() == 3
+    assert sampler.anchors().frame.min() == 3

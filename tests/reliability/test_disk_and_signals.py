@@ -21,6 +21,7 @@ from stf_depth.cache.lock import folder_lock
 from stf_depth.errors import OutputError
 from stf_depth.pipeline.process import Delivery
 from stf_depth.pipeline.progress import SilentReporter
+from stf_depth.result import DepthResult
 
 Contents = Callable[[Path], dict[str, bytes]]
 Run = Callable[..., int]
@@ -260,6 +261,8 @@ def test_a_fallback_is_labelled_everywhere(
     assert run(still_video, "--depth", "motion", "--no-visualize") == 0
     table = capfd.readouterr().out
     manifest = json.loads((tmp_path / "o" / "still" / "manifest.json").read_text())
+    sure = DepthResult(tmp_path / "o" / "still").confidence
+    assert max(np.asarray(sure[index]).max() for index in range(len(sure))) <= 0.02
     reasons = [shot["fallback"] for shot in manifest["shots"]]
     assert all(reasons)
     assert "fallback" in "".join(table.split())

@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import sparse
 
-from stf_depth.alignment.links import Anchors, Links
+from stf_depth.alignment.links import Anchors, Links, LinkSampler
 from stf_depth.alignment.solve import GridBasis, Rows, solve_rows
 from stf_depth.config import AlignmentConfig
 from stf_depth.types import Float32Array, Float64Array, Int32Array
 
-__all__ = ["MAX_SHIFT_TERM", "Alignment", "align_shot"]
+__all__ = ["MAX_SHIFT_TERM", "Alignment", "ShotAligner", "align_shot"]
 
 _SURE = 0.55  # anchors above this weight are taken at their word
 _MIN_SURE = 200
+_KEPT_GAPS = 1 << 17
 _PRIORS = ("scale_prior", "shift_prior", "grid_prior")
 MAX_SHIFT_TERM = 4.0  # far pixels, where 1 / disparity grows without bound, must not rule the shift
 
@@ -50,25 +51,97 @@ def align_shot(links: Links, anchors: Anchors, frame_count: int, aspect: float, 
     Priors hold every unknown near zero: without anchors, only what varies faster than the prior's period is corrected,
     so true changes of distance are kept. aspect: image width / height.
     """
-    level = float(np.median(links.log_disparity)) if len(links) else 0.0
-    if _is_still(links, config):
-        config = config.model_copy(update={name: config.still_prior * getattr(config, name) for name in _PRIORS})
-    basis = _basis(aspect, config)
-    log_scale, shift = _solve_affine(links, anchors, frame_count, level, config)
-    links_left, anchors_left = _corrected(links, anchors, log_scale, shift, level)
-    grid = np.zeros((frame_count, basis.size))
-    if config.grid:
-        grid = _solve_grid(links_left, anchors_left, frame_count, basis, config)
-    links_grid, anchors_grid = _gridded(links_left, anchors_left, grid, basis)
-    shape = (frame_count, basis.rows, basis.columns)
-    return Alignment(
-        log_scale.astype(np.float32),
-        shift.astype(np.float32),
-        level,
-        grid.reshape(shape).astype(np.float32),
-        (_link_spread(links), _link_spread(links_grid)),
-        _anchor_spread(anchors_grid),
-    )
+    aligner = ShotAligner(frame_count, aspect, config)
+    aligner.solve(links, anchors, range(frame_count))
+    return aligner.alignment()
+
+
+class ShotAligner:
+    """``align_shot`` in stretches of a long shot, so that no more than one stretch's links are held at a time.
+
+    A stretch is solved together with ``stretch_margin_frames`` on either side, several times as far as links and priors
+    carry a correction; a shot that fits into a stretch and one margin is solved whole.
+    """
+
+    def __init__(self, frame_count: int, aspect: float, config: AlignmentConfig) -> None:
+        self._config, self._count = config, frame_count
+        self._basis = _basis(aspect, config)
+        self._log_scale, self._shift = np.zeros(frame_count, np.float32), np.zeros(frame_count, np.float32)
+        self._grid = np.zeros((frame_count, self._basis.size), np.float32)
+        self._level: float | None = None
+        self._next = 0
+        self._gaps: list[tuple[Float32Array, Float32Array]] = []
+        self._lacking: list[Float32Array] = []
+
+    def take(self, sampler: LinkSampler, seen: int) -> None:
+        """Solve what the first ``seen`` frames suffice for, and let the sampler forget what no later stretch needs."""
+        config = self._config
+        margin = config.stretch_margin_frames
+        while self._next < self._count:
+            stop = self._next + config.stretch_frames
+            is_last = self._count <= stop + margin
+            if seen < (self._count if is_last else stop + margin):
+                return
+            frames = range(self._next, self._count if is_last else stop)
+            self.solve(sampler.links(), sampler.anchors(), frames)
+            self._next = frames.stop
+            sampler.forget(frames.stop - margin)
+
+    def solve(self, links: Links, anchors: Anchors, frames: range) -> None:
+        """Corrections of ``frames`` from the links and anchors of these frames and of those around them."""
+        if self._level is None:
+            self._level = float(np.median(links.log_disparity)) if len(links) else 0.0
+        config = self._config
+        if _is_still(links, config):
+            config = config.model_copy(update={name: config.still_prior * getattr(config, name) for name in _PRIORS})
+        margin = config.stretch_margin_frames
+        low, high = max(0, frames.start - margin), min(self._count, frames.stop + margin)
+        links, anchors = links.within(low, high), anchors.within(low, high)
+        self._solve_stretch(_from_frame(links, low), _from_anchor_frame(anchors, low), low, high, frames, config)
+
+    def _solve_stretch(
+        self, links: Links, anchors: Anchors, low: int, high: int, frames: range, config: AlignmentConfig
+    ) -> None:
+        level = self._level or 0.0
+        start, stop = frames.start - low, frames.stop - low
+        log_scale, shift = _solve_affine(links, anchors, high - low, level, config)
+        links_left, anchors_left = _corrected(links, anchors, log_scale, shift, level)
+        grid = np.zeros((high - low, self._basis.size))
+        if config.grid:
+            grid = _solve_grid(links_left, anchors_left, range(start, stop), high - low, self._basis, config)
+        self._log_scale[frames.start : frames.stop] = log_scale[start:stop]
+        self._shift[frames.start : frames.stop] = shift[start:stop]
+        self._grid[frames.start : frames.stop] = grid[start:stop]
+        inner = links_left.within(start, stop), anchors_left.within(start, stop)
+        after, anchors_after = _gridded(*inner, grid, self._basis)
+        self._gaps.append((_thinned(_link_gaps(links.within(start, stop))), _thinned(_link_gaps(after))))
+        sure = anchors_after.weight > _SURE
+        self._lacking.append(_thinned((anchors_after.target - anchors_after.log_disparity)[sure]))
+
+    def alignment(self) -> Alignment:
+        """What was solved, when every frame was."""
+        before, after = (np.concatenate(part) for part in zip(*self._gaps, strict=True))
+        return Alignment(
+            self._log_scale,
+            self._shift,
+            self._level or 0.0,
+            self._grid.reshape(self._count, self._basis.rows, self._basis.columns),
+            (_spread(before), _spread(after)),
+            _anchor_spread(np.concatenate(self._lacking)),
+        )
+
+
+def _from_frame(links: Links, first: int) -> Links:
+    return replace(links, frame=links.frame - np.int32(first))
+
+
+def _from_anchor_frame(anchors: Anchors, first: int) -> Anchors:
+    return replace(anchors, frame=anchors.frame - np.int32(first))
+
+
+def _thinned(values: Float32Array) -> Float32Array:
+    """Evenly picked values, few enough that an hour's statistics are small and enough for a median."""
+    return values[:: len(values) // _KEPT_GAPS + 1].copy()
 
 
 def _is_still(links: Links, config: AlignmentConfig) -> bool:
@@ -103,12 +176,13 @@ def _solve_affine(
 
 
 def _solve_grid(
-    links: Links, anchors: Anchors, frame_count: int, basis: GridBasis, config: AlignmentConfig
+    links: Links, anchors: Anchors, frames: range, frame_count: int, basis: GridBasis, config: AlignmentConfig
 ) -> Float64Array:
+    """Grids of ``frames``, zero elsewhere."""
     grid = np.zeros((frame_count, basis.size))
     margin = max(config.spans)
-    for start in range(0, frame_count, config.block_frames):
-        stop = min(frame_count, start + config.block_frames)
+    for start in range(frames.start, frames.stop, config.block_frames):
+        stop = min(frames.stop, start + config.block_frames)
         low, high = max(0, start - margin), min(frame_count, stop + margin)
         solved = _solve_block(links.within(low, high), anchors.within(low, high), low, high - low, basis, config)
         grid[start:stop] = solved[start - low : stop - low]
@@ -189,15 +263,16 @@ def _gridded(links: Links, anchors: Anchors, grid: Float64Array, basis: GridBasi
     return replace(links, log_disparity=np.stack(ends, 1)), replace(anchors, log_disparity=value)
 
 
-def _link_spread(links: Links) -> float:
-    if not len(links):
-        return 0.0
-    return float(1.48 * np.median(np.abs(links.log_disparity[:, 1] - links.log_disparity[:, 0] - links.change)))
+def _link_gaps(links: Links) -> Float32Array:
+    gaps: Float32Array = np.abs(links.log_disparity[:, 1] - links.log_disparity[:, 0] - links.change)
+    return gaps
 
 
-def _anchor_spread(anchors: Anchors) -> float | None:
-    sure = anchors.weight > _SURE
-    if sure.sum() < _MIN_SURE:
+def _spread(gaps: Float32Array) -> float:
+    return float(1.48 * np.median(gaps)) if len(gaps) else 0.0
+
+
+def _anchor_spread(lacking: Float32Array) -> float | None:
+    if len(lacking) < _MIN_SURE:
         return None
-    lacking = (anchors.target - anchors.log_disparity)[sure]
-    return float(1.48 * np.median(np.abs(lacking - np.median(lacking))))
+    return _spread(np.abs(lacking - np.median(lacking)))

@@ -164,6 +164,11 @@ class LinkSampler:
             np.concatenate([part.change for part in kept]),
         )
 
+    def forget(self, before: int) -> None:
+        """Drop the links that start, and the anchors that lie, in frames before ``before``."""
+        self._kept = [part for part in self._kept if len(part) and part.frame[0, 0] >= before]
+        self._anchors = [part for part in self._anchors if len(part.frame) and part.frame[0] >= before]
+
     def _start(self, log_disparity: Float32Array, weight: Float32Array, distance: Float32Array) -> None:
         rows = max(2, round(self.columns * self.height_px / self.width_px))
         # Alternate frames are offset by half a cell, so that the samples of a span cover the image evenly.

@@ -26,7 +26,8 @@ class ShotInputs:
 
     rgb: (T, H, W, 3) uint8 at the working size. disparity, valid: (T, h, w) float32 and bool from the per-frame
     network at its own size. roles: (T, h', w') uint8 of ``Role``. segments: (T, h', w') int32 ids. camera: at the
-    working size. Absent inputs are None.
+    working size. trust: factor of the confidence, below 1 where the disparity itself is a guess. Absent inputs
+    are None.
     """
 
     rgb: Frames
@@ -37,6 +38,7 @@ class ShotInputs:
     segments: Frames | None = None
     camera: CameraPath | None = None
     structure: StructureMaps | None = None
+    trust: float = 1.0
 
     def __len__(self) -> int:
         return len(self.rgb)

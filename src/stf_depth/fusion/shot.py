@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stf_depth.alignment.joint import Alignment, align_shot
-from stf_depth.alignment.links import Anchors, Links, LinkSampler
+from stf_depth.alignment.joint import Alignment, ShotAligner
+from stf_depth.alignment.links import LinkSampler
 from stf_depth.config import AlignmentConfig, FusionConfig
 from stf_depth.errors import ShapeError, SpecError
 from stf_depth.fusion.boundaries import snap_to_segments
@@ -101,24 +101,24 @@ class _Shot:
             yield FusedChunk(start, disparity, valid, confidence, self.prelook.logmap.ambiguity)
 
     def _align(self) -> Alignment:
-        links, anchors = self._facts()
-        height, width = self.reader.size
-        return align_shot(links, anchors, len(self.inputs), width / height, self.align)
-
-    def _facts(self) -> tuple[Links, Anchors]:
         height, width = self.reader.size
         poses = self.fields.poses
         change = poses.expected_change if poses is not None else None
         align = self.align
         sampler = LinkSampler(width, height, align.sample_columns, align.spans, align.tolerance_px, change)
+        aligner = ShotAligner(len(self.inputs), width / height, align)
         for frame in range(len(self.inputs)):
-            low = self.reader.frame(frame)
-            weight = low.valid * (low.roles != Role.SKY) * (1 - 0.8 * (low.roles == Role.MOVER).to(low.valid))
-            flows = [as_image(part) for part in self.reader.flow(frame - 1)] if frame else [None, None]
-            distance = torch.where(low.structure_confidence > 0.2, low.structure, low.log_disparity)
-            sampler.push(as_image(low.log_disparity), as_image(weight), flows[0], flows[1], as_image(distance))
-            sampler.anchor(as_image(low.structure), as_image(low.structure_confidence))
-        return sampler.links(), sampler.anchors()
+            self._sample(frame, sampler)
+            aligner.take(sampler, frame + 1)
+        return aligner.alignment()
+
+    def _sample(self, frame: int, sampler: LinkSampler) -> None:
+        low = self.reader.frame(frame)
+        weight = low.valid * (low.roles != Role.SKY) * (1 - 0.8 * (low.roles == Role.MOVER).to(low.valid))
+        flows = [as_image(part) for part in self.reader.flow(frame - 1)] if frame else [None, None]
+        distance = torch.where(low.structure_confidence > 0.2, low.structure, low.log_disparity)
+        sampler.push(as_image(low.log_disparity), as_image(weight), flows[0], flows[1], as_image(distance))
+        sampler.anchor(as_image(low.structure), as_image(low.structure_confidence))
 
     def _fused(self, frame: int) -> Fused:
         low = self.reader.frame(frame)
@@ -138,7 +138,11 @@ class _Shot:
         value = logmap.to_log(disparity) + resize(correction, self.full)
         value = self._semantic(frame, value, valid)
         fused = logmap.from_log(value) * valid
-        return as_image(fused), as_image(valid) > 0, as_image(resize(confidence, self.full) * valid).clip(0, 1)
+        return (
+            as_image(fused),
+            as_image(valid) > 0,
+            as_image(resize(confidence, self.full) * valid * self.inputs.trust).clip(0, 1),
+        )
 
     def _semantic(self, frame: int, value: Tensor, valid: Tensor) -> Tensor:
         fuse = self.fuse

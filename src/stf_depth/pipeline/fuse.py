@@ -107,7 +107,7 @@ def unfused(inputs: ShotInputs, first: int = 0) -> Iterator[FusedChunk]:
     for index in range(first, len(inputs)):
         valid = np.asarray(inputs.valid[index])[None]
         disparity = np.asarray(inputs.disparity[index], np.float32)[None]
-        yield FusedChunk(index, disparity, valid, valid.astype(np.float32), inputs.ambiguity)
+        yield FusedChunk(index, disparity, valid, valid * np.float32(inputs.trust), inputs.ambiguity)
 
 
 def _in_representation(disparity: Float32Array, representation: Representation) -> Float32Array:

@@ -19,7 +19,11 @@ __all__ = ["Observations", "observe", "open_rgb", "open_roles"]
 
 @dataclass(frozen=True)
 class Observations:
-    """Everything that was inferred about a video, lazily read, at each network's own size."""
+    """Everything that was inferred about a video, lazily read, at each network's own size.
+
+    guess_confidence: of the stand-in that is the depth of shots without a reliable camera; None where a network's depth
+    is fused.
+    """
 
     rgb: Frames
     depth: Frames
@@ -30,6 +34,7 @@ class Observations:
     segments: Frames | None
     cameras: list[CameraSolve]
     structure: StructureMaps | None
+    guess_confidence: float | None = None
 
     def of_shot(self, number: int, shot: Shot) -> ShotInputs:
         """The part that belongs to one shot, as fusion takes it."""
@@ -39,7 +44,8 @@ class Observations:
 
         # Without a reliable camera the structure is a stand-in, no evidence to fuse with.
         camera = self.cameras[number].path if self.cameras else None
-        structure = self.structure if camera is not None and camera.is_reliable else None
+        is_reliable = camera is not None and camera.is_reliable
+        structure = self.structure if is_reliable else None
         if structure is not None:
             structure = StructureMaps(cut(structure.disparity), cut(structure.confidence))
         return ShotInputs(
@@ -51,6 +57,7 @@ class Observations:
             segments=cut(self.segments),
             camera=camera,
             structure=structure,
+            trust=1.0 if is_reliable or self.guess_confidence is None else self.guess_confidence,
         )
 
 
@@ -66,6 +73,7 @@ def observe(plan: VideoPlan, cameras: list[CameraSolve], structure: StageStore |
         segments=_open_segments(plan),
         cameras=cameras,
         structure=maps,
+        guess_confidence=plan.config.geometry.fallback_confidence if plan.depth_from_geometry else None,
     )
 
 
