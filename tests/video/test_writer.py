@@ -149,10 +149,10 @@ ENCODE = """
 import sys, hashlib, pathlib, numpy as np
 from stf_depth.video import VideoWriter
 width, height, path = int(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
-ground = np.cumsum(np.random.default_rng(0).normal(0, 3, (height, width + 40, 3)), 1) + 120
+ground = np.cumsum(np.random.default_rng(0).normal(0, 3, (height + 40, width + 40, 3)), 1) + 120
 with VideoWriter(path, wh=(width, height), frame_rate=25) as writer:
     for i in range(16):
-        picture = np.ascontiguousarray(ground[:, 2 * i : 2 * i + width].clip(0, 255).astype(np.uint8))
+        picture = ground[i : i + height, 2 * i : 2 * i + width].clip(0, 255).astype(np.uint8)
         writer.write(picture[None], np.array([i / 25]))
 print(hashlib.sha256(path.read_bytes()).hexdigest())
 """
