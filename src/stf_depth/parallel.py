@@ -16,9 +16,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def thread_pool() -> ThreadPoolExecutor:
-    """As many threads as OpenCV may use, which is what a worker that shares the machine has been given."""
-    return ThreadPoolExecutor(max(1, cv2.getNumThreads()), thread_name_prefix="frames")
+def thread_pool(*, most: int | None = None, initializer: Callable[[], None] | None = None) -> ThreadPoolExecutor:
+    """As many threads as OpenCV may use, which is what a worker that shares the machine has been given.
+
+    most: no more than that. initializer: run by each thread at its start.
+    """
+    count = max(1, cv2.getNumThreads())
+    return ThreadPoolExecutor(min(count, most or count), thread_name_prefix="frames", initializer=initializer)
 
 
 def mapped_ahead(

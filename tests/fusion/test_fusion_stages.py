@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -45,6 +49,31 @@ def test_frame_cache_makes_every_frame_of_a_sliding_window_once() -> None:
         for frame in (centre + 2, centre - 2, centre):
             cache(max(0, min(19, frame)))
     assert sorted(made) == list(range(20))
+
+
+def test_frame_cache_makes_a_frame_once_for_all_threads_and_forgets_failures() -> None:
+    made: list[int] = []
+    ready = threading.Barrier(4)
+
+    def make(frame: int) -> int:
+        made.append(frame)
+        time.sleep(0.05)
+        if made.count(frame) == 1 and frame == 7:
+            raise ValueError("once")
+        return 10 * frame
+
+    cache = FrameCache(make, 8)
+
+    def ask(frame: int) -> int:
+        ready.wait()
+        return cache(frame)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, [3, 3, 3, 3])) == [30] * 4
+    assert made == [3]
+    with pytest.raises(ValueError, match="once"):
+        cache(7)
+    assert cache(7) == 70
 
 
 @pytest.mark.parametrize(

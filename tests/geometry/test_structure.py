@@ -140,11 +140,29 @@ class CountedFrames:
 
 
 def test_frames_are_read_no_further_than_the_window(walk: SyntheticClip) -> None:
-    config = CONFIG.with_values({"fusion_offsets": (1, 2), "source_reach_frames": 3})
+    options = {"fusion_offsets": (1,), "source_reach_frames": 2, "coarse_offsets": (1,)}
     frames = CountedFrames(walk.rgb)
-    next(triangulate_shot(frames, exact_solve(walk), config=config))
-    # Three fusions reach 2 frames each, sources 3, and each of the four stages works ahead.
-    assert 3 * 2 + 3 <= frames.farthest <= 3 * 2 + 3 + 4 * AHEAD_FRAMES < len(walk.rgb) - 1
+    next(triangulate_shot(frames, exact_solve(walk), config=CONFIG.with_values(options)))
+    # Four fusions reach a frame each, sources 2, and each of the six stages works ahead.
+    assert 4 + 2 <= frames.farthest <= 4 + 2 + 6 * AHEAD_FRAMES < len(walk.rgb) - 1
+
+
+@pytest.mark.parametrize("coarse_min_px", [48, 4096])
+def test_where_nothing_matches_the_sparse_points_remain(walk: SyntheticClip, coarse_min_px: int) -> None:
+    # A slanted plane of points seen through black pictures, with and without the coarse pass.
+    exact = exact_solve(walk)
+    plane = 0.3 + 0.002 * exact.xy_px[:, 0] + 0.001 * exact.xy_px[:, 1]
+    k = exact.path.intrinsics
+    xyz = np.stack([(exact.xy_px[:, 0] - k.cx_px) / k.fx_px, (exact.xy_px[:, 1] - k.cy_px) / k.fy_px, 1 + 0 * plane])
+    still = replace(
+        exact.path, points_world=(xyz / plane).T.astype(np.float32), world_from_cam=np.tile(np.eye(4), (26, 1, 1))
+    )
+    seen = {"xy_px": np.tile(exact.xy_px, (26, 1)), "point_index": np.tile(exact.point_index, 26)}
+    solve = replace(exact, path=still, offsets=len(plane) * np.arange(27), **seen)
+    config = NEAR.with_values({"coarse_min_px": coarse_min_px})
+    disparity, _ = next(triangulate_shot(np.zeros_like(walk.rgb), solve, config=config))
+    v, u = np.mgrid[0 : WH[1], 0 : WH[0]]
+    assert np.abs(disparity[0] / (0.3 + 0.002 * u + 0.001 * v) - 1)[10:-10, 10:-10].max() < 0.08
 
 
 def test_size_of_the_maps() -> None:
@@ -164,12 +182,12 @@ def test_sources_lie_at_the_wanted_baselines() -> None:
     path = CameraPath(MotionKind.PARALLAX, k, poses, solved, np.ones(count, np.float32), points)
     zeros = np.zeros(count, np.int64)
     solve = CameraSolve(path, np.arange(count + 1), zeros, np.zeros((count, 2), np.float32), np.ones(count, np.float32))
-    assert SourceChooser(solve, CONFIG).choose(20).tolist() == [8, 13, 17, 23, 27, 32]
+    assert SourceChooser(solve, CONFIG).choose(20).tolist() == [8, 16, 24, 32]
     sharpness = np.ones(count, np.float32)
-    sharpness[27] = 0.2
-    assert 27 not in SourceChooser(replace(solve, sharpness=sharpness), CONFIG).choose(20)
-    solved[23] = False
-    assert 23 not in SourceChooser(solve, CONFIG).choose(20)
+    sharpness[24] = 0.2
+    assert 24 not in SourceChooser(replace(solve, sharpness=sharpness), CONFIG).choose(20)
+    solved[16] = False
+    assert 16 not in SourceChooser(solve, CONFIG).choose(20)
 
 
 def test_sources_that_turn_too_far_are_left_out() -> None:

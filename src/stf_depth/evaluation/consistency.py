@@ -24,6 +24,7 @@ __all__ = [
     "clip_range",
     "flicker",
     "flicker_measure",
+    "flicker_measures",
     "flow_scale",
     "frame_scale",
     "opw_abs_rel_pair",
@@ -205,19 +206,39 @@ def flicker_measure(
     disparity: (T, h, w) float, NaN or not ``valid`` = no prediction. rgb: (T, H, W, 3) uint8. Both are read one
     frame at a time. Pairs never cross a border between ``shots``.
     """
-    indices = neighbour_pairs(len(disparity), shots=shots, max_pairs=max_pairs)
+    stacks = [(disparity, valid)]
+    return flicker_measures(stacks, rgb, shots=shots, max_pairs=max_pairs, long_side_px=long_side_px)[0]
+
+
+def flicker_measures(
+    stacks: Sequence[tuple[Frames, Frames | None]],
+    rgb: Frames,
+    *,
+    shots: Sequence[Shot] = (),
+    max_pairs: int | None = 60,
+    long_side_px: int = 320,
+) -> list[Measure]:
+    """``flicker_measure`` of several stacks (disparity, valid) of one clip; the flow is computed once for all."""
+    count = min(len(disparity) for disparity, _ in stacks)
+    indices = neighbour_pairs(count, shots=shots, max_pairs=max_pairs)
     if not indices:
-        return Measure.without_support("fewer than two frames in every shot")
+        return [Measure.without_support("fewer than two frames in every shot")] * len(stacks)
     linker = FlowLinker(long_side_px=long_side_px)
     height, width = np.asarray(rgb[indices[0]]).shape[:2]
     size_wh = reduced_wh(width, height, long_side_px)
-    limits = clip_range(disparity, size_wh, valid)
+    limits = [clip_range(disparity, size_wh, valid) for disparity, valid in stacks]
+    errors: list[list[float]] = [[] for _ in stacks]
+    for k, _, _, link in linker.pairs(rgb, indices):
+        for (disparity, valid), limit, found in zip(stacks, limits, errors, strict=True):
+            if limit is not None:
+                pair = [limit.normalise(read_disparity(disparity, i, size_wh, valid)) for i in (k, k + 1)]
+                found.append(opw_abs_rel_pair(pair[0], pair[1], link).value)
+    return [_mean_percent(found, limit) for found, limit in zip(errors, limits, strict=True)]
+
+
+def _mean_percent(errors: list[float], limits: ClipRange | None) -> Measure:
     if limits is None:
         return Measure.without_support("constant or empty prediction")
-    errors = []
-    for k, _, _, link in linker.pairs(rgb, indices):
-        pair = [limits.normalise(read_disparity(disparity, i, size_wh, valid)) for i in (k, k + 1)]
-        errors.append(opw_abs_rel_pair(pair[0], pair[1], link).value)
     known = [error for error in errors if not math.isnan(error)]
     return Measure(100.0 * float(np.mean(known))) if known else Measure.without_support("no consistent flow")
 

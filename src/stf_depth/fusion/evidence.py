@@ -34,13 +34,15 @@ class Evidence:
 def weigh_evidence(alignment: Alignment, config: FusionConfig) -> Evidence:
     """Compare the residuals of links and anchors with what a steady and correct input would leave.
 
-    structure_gain = k max(0, (a / s)^2 - 1), a the spread of the anchors after alignment, s the structure's own noise:
-    the ratio of the two variances, as inverse-variance weights need it. strength goes from 0 to 1 while the
-    links' spread goes from the noise of flow to 1.4 times that, or while the gain goes from 0 to 1/4.
+    structure_gain = k max(0, (a / s)^2 - 1)^p, a the spread of the anchors after alignment, s the structure's own
+    noise. p = 1 gives inverse-variance weights. A larger p leaves a network that is nearly as good as the structure
+    more of its own say, and one that is much worse less: its errors have longer tails than the spread tells. strength
+    goes from 0 to 1 while the links' spread goes from the noise of flow to 1.4 times that, or while the gain goes from
+    0 to 1/4.
     """
     noise = alignment.anchor_noise
     excess = 0.0 if noise is None else max(0.0, (noise / config.structure_noise) ** 2 - 1)
-    gain = min(_MAX_GAIN, config.structure_gain * excess)
+    gain = min(_MAX_GAIN, config.structure_gain * excess**config.structure_power)
     if not config.abstain:
         return Evidence(1.0, max(gain, 0.1), noise or 0.0)
     flicker = (alignment.link_noise[0] / config.abstain_noise) ** 2 - 1

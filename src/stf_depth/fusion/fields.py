@@ -35,12 +35,14 @@ class Fields:
         camera: CameraPath | None,
         align: AlignmentConfig,
         fuse: FusionConfig,
+        *,
+        window: int,
     ) -> None:
+        """window: how many frames of each stage are kept."""
         self.reader = reader
         self.fuse = fuse
         self.alignment: Alignment | None = None
         self.evidence = Evidence()
-        window = fuse.window_frames()
         tolerance = align.tolerance_px
         self.steps = FrameCache(lambda frame: checked_steps(*reader.flow(frame), tolerance), window)
         self.has_structure = prelook.structure_unit is not None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -16,7 +18,7 @@ from torch import Tensor
 from stf_depth.fusion.inputs import ShotInputs
 from stf_depth.fusion.prelook import Prelook
 from stf_depth.perception.base import FlowBackend
-from stf_depth.types import Float32Array, Role
+from stf_depth.types import Float32Array, Frames, Role
 
 __all__ = ["FrameCache", "LowFrame", "LowReader", "as_image", "low_size", "resize", "resize_masked"]
 
@@ -25,23 +27,35 @@ Label = TypeVar("Label", np.uint8, np.int32)
 
 
 class FrameCache(Generic[Item]):
-    """Keeps ``capacity`` results of ``make(frame)``, those nearest to the frame that was made last.
+    """Keeps ``capacity`` results of ``make(frame)``, those nearest to the frame that was asked for last.
 
-    A sliding window touches frames all over it: by order of use, those would go first that are still needed.
+    A sliding window touches frames all over it: by order of use, those would go first that are still needed. Several
+    threads may ask; each result is made once, by the first that asks, while the others wait for it.
     """
 
     def __init__(self, make: Callable[[int], Item], capacity: int) -> None:
         self._make = make
         self._capacity = capacity
-        self._items: dict[int, Item] = {}
+        self._items: dict[int, Future[Item]] = {}
+        self._lock = threading.Lock()
 
     def __call__(self, frame: int) -> Item:
         """The result for ``frame``, made now if it is not kept."""
-        if frame not in self._items:
-            self._items[frame] = self._make(frame)
-            if len(self._items) > self._capacity:
-                del self._items[max(self._items, key=lambda kept: abs(kept - frame))]
-        return self._items[frame]
+        with self._lock:
+            found = self._items.get(frame)
+            if found is None:
+                item = self._items[frame] = Future()
+                if len(self._items) > self._capacity:
+                    del self._items[max(self._items, key=lambda kept: abs(kept - frame))]
+        if found is not None:
+            return found.result()
+        try:
+            item.set_result(self._make(frame))
+        except BaseException as error:
+            with self._lock:
+                self._items.pop(frame, None)
+            item.set_exception(error)
+        return item.result()
 
 
 @dataclass(frozen=True)
@@ -83,7 +97,7 @@ def resize_masked(values: Tensor, valid: Tensor, size: tuple[int, int]) -> tuple
 
 
 class LowReader:
-    """Reads a shot's inputs frame by frame on the low-band grid (h, w)."""
+    """Reads a shot's inputs frame by frame on the low-band grid (h, w); several threads may ask."""
 
     def __init__(
         self,
@@ -101,6 +115,8 @@ class LowReader:
         self._structure_unit = prelook.structure_unit
         self._flow = flow
         self._device = torch.device(device)
+        # Stores and flow networks serve one caller at a time.
+        self._reading, self._matching = threading.Lock(), threading.Lock()
         self.frame = FrameCache(self._read, capacity)
         self.rgb = FrameCache(self._read_rgb, capacity)
         self.flow = FrameCache(self._read_flow, capacity)
@@ -110,12 +126,13 @@ class LowReader:
 
     def _read_rgb(self, index: int) -> np.ndarray:
         height, width = self.size
-        return cv2.resize(np.asarray(self._inputs.rgb[index]), (width, height), interpolation=cv2.INTER_AREA)
+        return cv2.resize(self._input(self._inputs.rgb, index), (width, height), interpolation=cv2.INTER_AREA)
 
     def _read_flow(self, index: int) -> tuple[Tensor, Tensor]:
         """Flow from ``index`` to the next frame and back, each (1, 2, h, w), pixels of the low-band grid."""
         here, following = self.rgb(index), self.rgb(index + 1)
-        both = self._flow.infer(np.stack([here, following]), np.stack([following, here]))
+        with self._matching:
+            both = self._flow.infer(np.stack([here, following]), np.stack([following, here]))
         moved = torch.from_numpy(np.ascontiguousarray(both)).permute(0, 3, 1, 2).to(self._device)
         return moved[:1], moved[1:]
 
@@ -132,25 +149,29 @@ class LowReader:
     def image(self, index: int) -> Tensor:
         """The frame at the working size, (1, 3, H, W) in [0, 1]."""
         # A copy: cached frames are read-only, which tensors cannot be.
-        rgb = torch.from_numpy(np.array(self._inputs.rgb[index])).to(self._device)
+        rgb = torch.from_numpy(self._input(self._inputs.rgb, index).copy()).to(self._device)
         return rgb.permute(2, 0, 1)[None].float() / 255
 
     def segments(self, index: int, size: tuple[int, int]) -> Tensor:
         """Segment ids (roles where there are no segments) at ``size``, (1, 1, H, W) int32."""
         maps = self._inputs.roles if self._inputs.segments is None else self._inputs.segments
-        ids = np.array(maps[index], np.int32) if maps is not None else np.zeros(size, np.int32)
+        ids = self._input(maps, index).astype(np.int32) if maps is not None else np.zeros(size, np.int32)
         return torch.from_numpy(_nearest(ids, size))[None, None].to(self._device)
 
     def roles(self, index: int, size: tuple[int, int]) -> Tensor:
         """Roles at ``size``, (1, 1, H, W) uint8; UNKNOWN without any."""
         if self._inputs.roles is None:
             return torch.full((1, 1, *size), int(Role.UNKNOWN), dtype=torch.uint8, device=self._device)
-        roles = _nearest(np.array(self._inputs.roles[index], np.uint8), size)
+        roles = _nearest(self._input(self._inputs.roles, index).astype(np.uint8), size)
         return torch.from_numpy(roles)[None, None].to(self._device)
 
-    def _pair(self, values: object, valid: object, index: int) -> tuple[Tensor, Tensor]:
-        first = np.asarray(values[index], np.float32)  # type: ignore[index]
-        second = np.asarray(valid[index], np.float32) * np.isfinite(first)  # type: ignore[index]
+    def _input(self, frames: Frames, index: int) -> NDArray[Any]:
+        with self._reading:
+            return np.asarray(frames[index])
+
+    def _pair(self, values: Frames, valid: Frames, index: int) -> tuple[Tensor, Tensor]:
+        first = self._input(values, index).astype(np.float32)
+        second = self._input(valid, index).astype(np.float32) * np.isfinite(first)
         pair = [torch.from_numpy(np.ascontiguousarray(array)) for array in (np.nan_to_num(first, posinf=0), second)]
         return pair[0][None, None].to(self._device), pair[1].float()[None, None].to(self._device)
 

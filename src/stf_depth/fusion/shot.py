@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -21,10 +25,13 @@ from stf_depth.fusion.inputs import FusedChunk, ShotInputs
 from stf_depth.fusion.prelook import look_ahead
 from stf_depth.fusion.reader import LowReader, as_image, low_size, resize, resize_masked
 from stf_depth.fusion.semantic import Labels, push_sky_back
+from stf_depth.parallel import mapped_ahead, thread_pool
 from stf_depth.perception.base import FlowBackend
 from stf_depth.types import BoolArray, Float32Array, Role
 
 __all__ = ["HasFusion", "fuse_shot"]
+
+AHEAD_FRAMES = 2  # in work beyond the one that is waited for: enough to keep every thread busy
 
 Fused = tuple[Float32Array, BoolArray, Float32Array]
 
@@ -77,40 +84,63 @@ def _default_flow() -> FlowBackend:
     return backend
 
 
+@contextmanager
+def _frame_threads(device: str) -> Iterator[Executor]:
+    """Threads that each work on a frame, on a CPU with one thread of PyTorch each; for a GPU one is enough."""
+    before = torch.get_num_threads()
+    on_cpu = torch.device(device).type == "cpu"
+    alone = partial(torch.set_num_threads, 1) if on_cpu else None
+    try:
+        with thread_pool(most=None if on_cpu else 1, initializer=alone) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)  # what later threads start with
+
+
 class _Shot:
     def __init__(self, inputs: ShotInputs, config: HasFusion, flow: FlowBackend, device: str) -> None:
-        self.inputs = inputs
+        self.inputs, self.device = inputs, device
         self.align, self.fuse = config.alignment, config.fusion
         self.full = (int(inputs.rgb.shape[1]), int(inputs.rgb.shape[2]))
         full_mode = self.fuse.mode == "full"
         use_structure = full_mode and inputs.camera is not None and inputs.camera.is_reliable
         self.prelook = look_ahead(inputs, use_structure=use_structure)
         size = low_size(*self.full, self.fuse.low_band_long_side_px)
-        self.reader = LowReader(inputs, self.prelook, flow, size, capacity=self.fuse.window_frames(), device=device)
-        self.fields = Fields(self.reader, self.prelook, inputs.camera, self.align, self.fuse)
+        window = self.fuse.window_frames() + AHEAD_FRAMES
+        self.reader = LowReader(inputs, self.prelook, flow, size, capacity=window, device=device)
+        self.fields = Fields(self.reader, self.prelook, inputs.camera, self.align, self.fuse, window=window)
 
         self.labels = Labels(self.reader, self.fields.steps, self.full, self.fuse)
 
     def chunks(self, first: int) -> Iterator[FusedChunk]:
-        count = len(self.inputs)
-        if self.align.enabled and self.fuse.mode != "none":
-            self.fields.use(self._align())
-        for start in range(first, count, self.fuse.chunk_frames):
-            frames = [self._fused(frame) for frame in range(start, min(count, start + self.fuse.chunk_frames))]
-            disparity, valid, confidence = (np.stack(part) for part in zip(*frames, strict=True))
-            yield FusedChunk(start, disparity, valid, confidence, self.prelook.logmap.ambiguity)
+        with _frame_threads(self.device) as pool:
+            if self.align.enabled and self.fuse.mode != "none":
+                self.fields.use(self._align(pool))
+            start, ambiguity = first, self.prelook.logmap.ambiguity
+            fused = mapped_ahead(self._fused, range(first, len(self.inputs)), pool, ahead=AHEAD_FRAMES)
+            while frames := list(itertools.islice(fused, self.fuse.chunk_frames)):
+                disparity, valid, confidence = (np.stack(part) for part in zip(*frames, strict=True))
+                yield FusedChunk(start, disparity, valid, confidence, ambiguity)
+                start += len(frames)
 
-    def _align(self) -> Alignment:
+    def _align(self, pool: Executor) -> Alignment:
         height, width = self.reader.size
         poses = self.fields.poses
         change = poses.expected_change if poses is not None else None
         align = self.align
         sampler = LinkSampler(width, height, align.sample_columns, align.spans, align.tolerance_px, change)
         aligner = ShotAligner(len(self.inputs), width / height, align)
-        for frame in range(len(self.inputs)):
+        for frame in mapped_ahead(self._ready, range(len(self.inputs)), pool, ahead=AHEAD_FRAMES):
             self._sample(frame, sampler)
             aligner.take(sampler, frame + 1)
         return aligner.alignment()
+
+    def _ready(self, frame: int) -> int:
+        """Have what ``_sample`` needs made, ahead of it."""
+        self.reader.frame(frame)
+        if frame:
+            self.reader.flow(frame - 1)
+        return frame
 
     def _sample(self, frame: int, sampler: LinkSampler) -> None:
         low = self.reader.frame(frame)

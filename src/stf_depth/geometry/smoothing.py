@@ -8,6 +8,8 @@ into pixels without weight.
 
 from __future__ import annotations
 
+import threading
+
 import cv2
 import numpy as np
 
@@ -16,6 +18,10 @@ from stf_depth.geometry.arrays import as_float32, as_uint8
 from stf_depth.types import Float32Array, Uint8Array
 
 __all__ = ["EdgeAwareSmoother", "away_from_steps", "complete"]
+
+# Thousands of short steps, between which the interpreter's lock changes hands: two threads at once take longer than
+# one after the other.
+_SHORT_STEPS = threading.Lock()
 
 
 class EdgeAwareSmoother:
@@ -60,20 +66,25 @@ class EdgeAwareSmoother:
     def filter(self, channels: Float32Array) -> Float32Array:
         """Filter each of channels (C, H, W) float32."""
         across = np.ascontiguousarray(channels.transpose(2, 0, 1))
-        for along_x, along_y in self._passes:
-            _recurse(across, along_x[:, None, :])
-            down = np.ascontiguousarray(across.transpose(2, 1, 0))
-            _recurse(down, along_y[:, None, :])
-            across = np.ascontiguousarray(down.transpose(2, 1, 0))
+        with _SHORT_STEPS:
+            for along_x, along_y in self._passes:
+                _recurse(across, along_x[:, None, :])
+                down = np.ascontiguousarray(across.transpose(2, 1, 0))
+                _recurse(down, along_y[:, None, :])
+                across = np.ascontiguousarray(down.transpose(2, 1, 0))
         return np.ascontiguousarray(across.transpose(1, 2, 0))
 
 
 def _recurse(signal: Float32Array, factor: Float32Array) -> None:
     """In place y_i += a_i (y_{i-1} - y_i), then the same from the other end; the first axis is the run."""
-    for i in range(1, len(signal)):
-        signal[i] += factor[i - 1] * (signal[i - 1] - signal[i])
-    for i in range(len(signal) - 2, -1, -1):
-        signal[i] += factor[i] * (signal[i + 1] - signal[i])
+    gap = np.empty_like(signal[0])
+    rows, factors = list(signal), list(factor)
+    for run, shares in ((rows, factors), (rows[::-1], factors[::-1])):
+        for before, here, share in zip(run[:-1], run[1:], shares, strict=True):
+            # Thousands of short steps a frame: no temporary arrays.
+            np.subtract(before, here, gap)
+            np.multiply(gap, share, gap)
+            np.add(here, gap, here)
 
 
 def away_from_steps(disparity: Float32Array, config: GeometryConfig) -> Float32Array:

@@ -14,10 +14,13 @@ import numpy as np
 
 from stf_depth.config import GeometryConfig
 from stf_depth.geometry.arrays import as_float32, as_uint8
-from stf_depth.geometry.fuse import Estimate, normalised_rays, pixel_grid
+from stf_depth.geometry.fuse import Estimate, normalised_rays, pixel_grid, slabs
 from stf_depth.types import Float32Array, Float64Array, Intrinsics, Uint8Array
 
 __all__ = ["FlowMatcher", "triangulate"]
+
+# Slope (2, H, W), value (2, H, W) and weight (H, W) of one source.
+Equation = tuple[Float32Array, Float32Array, Float32Array]
 
 
 class FlowMatcher:
@@ -108,36 +111,46 @@ class _System:
 
     def __init__(self, prior: Float32Array) -> None:
         self._prior = prior
-        self._rows: list[tuple[Float32Array, Float32Array, Float32Array]] = []
+        self._rows: list[Equation] = []
 
     def add(self, slope: Float32Array, value: Float32Array, weight: Float32Array) -> None:
         self._rows.append((slope, value, weight))
 
     def solve(self, config: GeometryConfig) -> tuple[Float32Array, Float32Array, Float32Array, Float32Array]:
         """Disparity, residual in pixels, share of the sources that agree, and parallax in pixels, all (H, W)."""
-        scale = np.float32(config.cauchy_px)
-        robust = [np.ones_like(self._prior) for _ in self._rows]
-        for _ in range(config.irls_steps + 1):
-            disparity, curvature = self._least_squares(robust)
-            squares = [np.square(slope * disparity - value).sum(0) for slope, value, _ in self._rows]
-            robust = [1 / (1 + square / scale**2) for square in squares]
-        total = sum(w for _, _, w in self._rows)
-        agreeing = sum(w * r for (_, _, w), r in zip(self._rows, robust, strict=True))
-        error = sum(w * r * s for (_, _, w), r, s in zip(self._rows, robust, squares, strict=True))
-        residual = np.sqrt(error / np.maximum(agreeing, 1e-6))
-        support = np.asarray(agreeing / len(self._rows), np.float32)
-        parallax = np.sqrt(curvature / np.maximum(total, 1e-6)) * np.abs(disparity)
-        return disparity, residual, support, parallax
+        found = np.empty((4, *self._prior.shape), np.float32)
+        for rows in slabs(len(self._prior)):
+            part = [(slope[:, rows], value[:, rows], weight[rows]) for slope, value, weight in self._rows]
+            found[:, rows] = _solved(part, self._prior[rows], config)
+        return found[0], found[1], found[2], found[3]
 
-    def _least_squares(self, robust: list[Float32Array]) -> tuple[Float32Array, Float32Array]:
-        curvature, moment = np.zeros_like(self._prior), np.zeros_like(self._prior)
-        for (slope, value, weight), extra in zip(self._rows, robust, strict=True):
-            weight = weight * extra
-            curvature += weight * np.square(slope).sum(0)
-            moment += weight * (slope * value).sum(0)
-        # The faint pull to the prior decides only where no source says anything.
-        pull = np.float32(1e-4)
-        return (moment + pull * self._prior) / (curvature + pull), curvature
+
+def _solved(equations: list[Equation], prior: Float32Array, config: GeometryConfig) -> list[Float32Array]:
+    scale = np.float32(config.cauchy_px)
+    robust = [np.ones_like(prior) for _ in equations]
+    for _ in range(config.irls_steps + 1):
+        disparity, curvature = _least_squares(equations, robust, prior)
+        squares = [np.square(slope * disparity - value).sum(0) for slope, value, _ in equations]
+        robust = [1 / (1 + square / scale**2) for square in squares]
+    total = sum(w for _, _, w in equations)
+    agreeing = sum(w * r for (_, _, w), r in zip(equations, robust, strict=True))
+    error = sum(w * r * s for (_, _, w), r, s in zip(equations, robust, squares, strict=True))
+    residual = np.sqrt(error / np.maximum(agreeing, 1e-6))
+    parallax = np.sqrt(curvature / np.maximum(total, 1e-6)) * np.abs(disparity)
+    return [disparity, residual, np.asarray(agreeing / len(equations), np.float32), parallax]
+
+
+def _least_squares(
+    equations: list[Equation], robust: list[Float32Array], prior: Float32Array
+) -> tuple[Float32Array, Float32Array]:
+    curvature, moment = np.zeros_like(prior), np.zeros_like(prior)
+    for (slope, value, weight), extra in zip(equations, robust, strict=True):
+        weight = weight * extra
+        curvature += weight * np.square(slope).sum(0)
+        moment += weight * (slope * value).sum(0)
+    # The faint pull to the prior decides only where no source says anything.
+    pull = np.float32(1e-4)
+    return (moment + pull * prior) / (curvature + pull), curvature
 
 
 def texture_share(gray: Uint8Array, config: GeometryConfig) -> Float32Array:

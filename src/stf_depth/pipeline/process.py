@@ -14,7 +14,7 @@ from stf_depth.cache.files import read_json, write_json
 from stf_depth.cache.lock import folder_lock
 from stf_depth.cache.store import DamagedChunkError, StageStore, forget_chunk
 from stf_depth.config import RunConfig
-from stf_depth.evaluation.consistency import flicker
+from stf_depth.evaluation.consistency import flicker_measures
 from stf_depth.export import export_result
 from stf_depth.geometry.solve import CameraSolve
 from stf_depth.pipeline.backends import Backends
@@ -206,10 +206,13 @@ def _manifest(
 
 def _flicker(store: StageStore, perceived: Perceived, seen: Observations) -> dict[str, float | None]:
     """Flow-warp error of the clip before and after fusion, in percent; None where nothing can be measured."""
-    before = flicker(as_disparity(seen.depth, seen.representation), seen.rgb, valid=seen.valid, shots=perceived.shots)
     fused = as_disparity(store.frames("depth"), seen.representation)
-    after = flicker(fused, seen.rgb, valid=store.frames("valid"), shots=perceived.shots)
-    values = {"per_frame": before, "fused": after}
+    stacks = {
+        "per_frame": (as_disparity(seen.depth, seen.representation), seen.valid),
+        "fused": (fused, store.frames("valid")),
+    }
+    measures = flicker_measures(list(stacks.values()), seen.rgb, shots=perceived.shots)
+    values = {name: measure.value for name, measure in zip(stacks, measures, strict=True)}
     return {name: round(value, 4) if math.isfinite(value) else None for name, value in values.items()}
 
 
