@@ -115,12 +115,18 @@ class DepthResult:
     @property
     def representation(self) -> Representation:
         """``disparity`` or ``z_depth``."""
-        return Representation(str(self._group.attrs["representation"]))
+        return self._attribute("representation", Representation)
 
     @property
     def ambiguity(self) -> Ambiguity:
         """``affine``, ``scale`` or ``metric``."""
-        return Ambiguity(str(self._group.attrs["ambiguity"]))
+        return self._attribute("ambiguity", Ambiguity)
+
+    def _attribute(self, name: str, read: Callable[[str], Parsed]) -> Parsed:
+        try:
+            return read(str(self._group.attrs[name]))
+        except (LookupError, ValueError) as error:
+            raise self._damaged(error) from error
 
     @cached_property
     def shots(self) -> list[Shot]:

@@ -6,16 +6,22 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from stf_depth.cache.store import ChunkedFrames
 from stf_depth.config import VideoConfig
 from stf_depth.errors import InputNotFoundError, OutputError
+from stf_depth.export.stages import (
+    depth_meaning,
+    finished_stage,
+    reading,
+    segment_table,
+    stage_array,
+    stage_extras,
+)
 from stf_depth.result import DepthResult
-from stf_depth.types import Ambiguity, Frames, Representation, Role, SegmentInfo, Uint8Array
+from stf_depth.types import Ambiguity, Frames, Representation, SegmentInfo, Uint8Array
 
 __all__ = [
     "SegmentFrames",
@@ -90,12 +96,11 @@ def audio_source(result: DepthResult) -> Path | None:
 
 def per_frame_depth(result: DepthResult) -> StageDepth | None:
     """The network's own depth of each frame, None where it was never computed or is no longer cached."""
-    group, folder = _stage_group(result, "depth"), result.stage("depth")
-    if group is None or folder is None:
+    folder = finished_stage(result, "depth")
+    depth, valid = stage_array(result, "depth", "depth"), stage_array(result, "depth", "valid")
+    if folder is None or depth is None or valid is None:
         return None
-    representation, ambiguity = _extras(folder, 0)[0]
-    depth, valid = (ChunkedFrames(group[name], group[name].shape[0], folder, 2) for name in ("depth", "valid"))
-    return StageDepth(depth, valid, Representation(representation), Ambiguity(ambiguity))
+    return StageDepth(depth, valid, *depth_meaning(folder))
 
 
 def _existing_source(result: DepthResult) -> Path:
@@ -122,8 +127,8 @@ class StructureMaps:
 
 def structure_maps(result: DepthResult) -> StructureMaps | None:
     """Triangulated inverse depth in the camera path's unit, None where there is none or it is no longer cached."""
-    group = _stage_group(result, "structure")
-    return None if group is None else StructureMaps(group["disparity"], group["confidence"])
+    maps = [stage_array(result, "structure", name) for name in ("disparity", "confidence")]
+    return None if maps[0] is None or maps[1] is None else StructureMaps(maps[0], maps[1])
 
 
 class SegmentFrames:
@@ -132,16 +137,15 @@ class SegmentFrames:
     def __init__(self, folder: Path, ids: Frames) -> None:
         self.ids = ids
         self._folder = folder
-        identity = json.loads((folder / "identity.json").read_text(encoding="utf-8"))
-        self._chunk_frames = int(identity["chunk_frames"])
+        with reading(folder):
+            identity = json.loads((folder / "identity.json").read_text(encoding="utf-8"))
+            self._chunk_frames = int(identity["chunk_frames"])
 
     def table(self, index: int) -> dict[int, SegmentInfo]:
-        """Meaning of the ids of one frame."""
-        entries = _extras(self._folder, index // self._chunk_frames)[index % self._chunk_frames]
-        return {
-            int(segment_id): SegmentInfo(name, Role(role), is_thing, score)
-            for segment_id, (name, role, is_thing, score) in entries.items()
-        }
+        """Meaning of the ids of one frame. Raises CacheError."""
+        with reading(self._folder):
+            entries = stage_extras(self._folder, index // self._chunk_frames)
+            return segment_table(entries[index % self._chunk_frames])
 
 
 def segment_stages(result: DepthResult) -> tuple[str, str]:
@@ -153,20 +157,7 @@ def segment_stages(result: DepthResult) -> tuple[str, str]:
 def segment_frames(result: DepthResult) -> SegmentFrames | None:
     """The first of ``segment_stages`` that is cached, None where neither is."""
     for stage in segment_stages(result):
-        group, folder = _stage_group(result, stage), result.stage(stage)
-        if group is not None and folder is not None:
-            return SegmentFrames(folder, group["ids"])
+        folder, ids = finished_stage(result, stage), stage_array(result, stage, "ids")
+        if folder is not None and ids is not None:
+            return SegmentFrames(folder, ids)
     return None
-
-
-def _stage_group(result: DepthResult, stage: str) -> Any | None:
-    folder = result.stage(stage)
-    if folder is None or not (folder / "complete.json").is_file():
-        return None
-    import zarr
-
-    return zarr.open_group(folder / "data.zarr", mode="r")
-
-
-def _extras(folder: Path, chunk: int) -> Any:
-    return json.loads((folder / "done" / f"{chunk:06d}.json").read_text(encoding="utf-8"))["extra"]
