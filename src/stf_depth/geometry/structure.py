@@ -86,10 +86,15 @@ def _coarse(shot: _Shot, config: GeometryConfig) -> _Shot | None:
     scale = config.coarse_scale
     if min(width, height) * scale < config.coarse_min_px:
         return None
-    lengths = {"structure_long_side_px", "edge_px", "smooth_px", "complete_px", "prior_px"}
-    values = {name: getattr(config, name) * scale for name in lengths} | {"fusion_offsets": config.coarse_offsets}
-    values |= {"structure_long_side_px": round(max(width, height) * scale), "edge_px": round(config.edge_px * scale)}
-    return _Shot(shot.pictures, shot.solve, config.model_copy(update=values), None, None)
+    small = {
+        "structure_long_side_px": round(max(width, height) * scale),
+        "edge_px": round(config.edge_px * scale),
+        "smooth_px": config.smooth_px * scale,
+        "complete_px": config.complete_px * scale,
+        "prior_px": config.prior_px * scale,
+        "fusion_offsets": config.coarse_offsets,
+    }
+    return _Shot(shot.pictures, shot.solve, config.model_copy(update=small), None, None)
 
 
 def _windows(maps: Iterator[Estimate], first: int, start: int, count: int, reach: int) -> Iterator[Work]:
