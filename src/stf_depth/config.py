@@ -110,6 +110,7 @@ class GeometryConfig(FrozenConfig):
     min_focal: float = Field(0.3, gt=0)
     max_focal: float = Field(2.4, gt=0)
     focal_evidence: float = Field(0.02, ge=0)
+    mask_evidence: float = Field(0.02, ge=0)
     pose_error_px: float = Field(3.0, gt=0)
     min_frames: int = Field(5, ge=2)
     min_points: int = Field(60, ge=8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from stf_depth.config import GeometryConfig
 from stf_depth.errors import ShapeError
 from stf_depth.geometry.poses import fill_poses, inverse, project_points, relative, rotation_degrees
-from stf_depth.geometry.solve import CameraSolve, known_focal_px, solve_camera
+from stf_depth.geometry.solve import CameraSolve, known_focal_px, likelier, solve_camera
 from stf_depth.geometry.tracks import trackable_mask, tracks_of
 from stf_depth.synthetic import SyntheticClip, render_clip, scene
 from stf_depth.types import Intrinsics, MotionKind, Role
@@ -120,6 +121,37 @@ def test_hopeless_content_is_unsolved_with_a_reason(name: str, rgb: np.ndarray) 
     assert len(solve.path) == len(rgb)
     assert not solve.path.is_reliable
     assert CameraSolve.from_arrays(solve.to_arrays()).path.reason == solve.path.reason
+
+
+def test_wrong_masks_do_not_make_the_solve_worse(walk: SyntheticClip, walk_solve: CameraSolve) -> None:
+    # Most of a rigid room is called a mover: without the mask as many points fit, and more of the picture is used.
+    roles = np.full(walk.labels.shape, Role.STATIC, np.uint8)
+    roles[:, :, : 2 * roles.shape[2] // 3] = Role.MOVER
+    config = CONFIG.with_values({"focal_px": walk.intrinsics.fx_px})
+    for wrong in (roles, np.full(walk.labels.shape, Role.SKY, np.uint8)):
+        masked = solve_camera(walk.rgb, roles=wrong, config=config).path
+        assert masked.is_reliable
+        assert np.array_equal(masked.world_from_cam, walk_solve.path.world_from_cam)
+
+
+@pytest.mark.parametrize(
+    ("kind", "masked_share", "free_share", "expected"),
+    [
+        (MotionKind.PARALLAX, 0.80, 0.55, "masked"),
+        (MotionKind.PARALLAX, 0.70, 0.69, "free"),
+        (MotionKind.UNSOLVED, 0.30, 0.60, "free"),
+        (MotionKind.STATIC, 0.00, 0.60, "masked"),
+    ],
+)
+def test_masks_are_believed_where_they_take_away_what_does_not_fit(
+    walk_solve: CameraSolve, kind: MotionKind, masked_share: float, free_share: float, expected: str
+) -> None:
+    trust = walk_solve.path.reliability * (kind is MotionKind.PARALLAX)
+    masked = replace(
+        walk_solve, path=replace(walk_solve.path, kind=kind, inlier_fraction=masked_share, reliability=trust)
+    )
+    free = replace(walk_solve, path=replace(walk_solve.path, inlier_fraction=free_share))
+    assert likelier(masked, free, CONFIG) is {"masked": masked, "free": free}[expected]
 
 
 def test_movers_and_sky_are_not_tracked() -> None:

@@ -14,9 +14,9 @@ from stf_depth.geometry.mapping import SparseMap, focal_is_observed, locate_fram
 from stf_depth.geometry.motion import parallax_free_motion
 from stf_depth.geometry.poses import fill_poses, project_points
 from stf_depth.geometry.tracks import Tracks, tracks_of
-from stf_depth.types import CameraPath, Float32Array, Float64Array, Frames, Intrinsics, MotionKind
+from stf_depth.types import CameraPath, Float32Array, Float64Array, Frames, Intrinsics, MotionKind, Role
 
-__all__ = ["CameraSolve", "known_focal_px", "solve_camera", "solve_tracks"]
+__all__ = ["CameraSolve", "known_focal_px", "likelier", "solve_camera", "solve_tracks"]
 
 Int64Array = NDArray[np.int64]
 
@@ -86,11 +86,26 @@ class CameraSolve:
 def solve_camera(rgb: Frames, *, roles: Frames | None = None, config: GeometryConfig) -> CameraSolve:
     """Camera path of one shot with unknown focal length, in a unit where the median point has depth 1.
 
-    rgb: (T, H, W, 3) uint8 at the working size. roles: (T, h, w) uint8 of ``Role``; sky and movers are not tracked.
-    Whatever the frames show, a solve comes back: its ``path.kind`` and ``path.reason`` say what is wrong with it.
-    Raises ShapeError when rgb and roles disagree.
+    rgb: (T, H, W, 3) uint8 at the working size. roles: (T, h, w) uint8 of ``Role``; sky and movers are not tracked
+    where that explains the rest better than a solve of everything does: masks are often wrong. Whatever the frames
+    show, a solve comes back: its ``path.kind`` and ``path.reason`` say what is wrong with it. Raises ShapeError when
+    rgb and roles disagree.
     """
-    return solve_tracks(tracks_of(rgb, roles, config), config)
+    masked = solve_tracks(tracks_of(rgb, roles, config), config)
+    if roles is None or not any(np.isin(roles[frame], (Role.SKY, Role.MOVER)).any() for frame in range(len(roles))):
+        return masked
+    return likelier(masked, solve_tracks(tracks_of(rgb, None, config), config), config)
+
+
+def likelier(masked: CameraSolve, free: CameraSolve, config: GeometryConfig) -> CameraSolve:
+    """The solve without masks, unless they took away what does not fit: then more of the other points are explained.
+
+    A camera that masked frames show to stand still or to turn alone is believed.
+    """
+    if not free.path.is_reliable or masked.path.kind not in (MotionKind.PARALLAX, MotionKind.UNSOLVED):
+        return masked
+    gained = masked.path.inlier_fraction - free.path.inlier_fraction
+    return masked if masked.path.is_reliable and gained > config.mask_evidence else free
 
 
 def solve_tracks(tracks: Tracks, config: GeometryConfig) -> CameraSolve:
