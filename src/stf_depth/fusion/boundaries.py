@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-__all__ = ["border_support", "snap_to_segments"]
+__all__ = ["border_support", "dilate", "snap_to_segments"]
 
 
 def snap_to_segments(
@@ -21,7 +21,7 @@ def snap_to_segments(
     log_disparity: (1, 1, H, W). segments: (1, 1, H, W) int32, 0 unlabelled. rgb: (1, 3, H, W) in [0, 1].
     """
     border = _border(segments)
-    near = _dilate(border, radius_px)
+    near = dilate(border, radius_px)
     known = ((near < 0.5) & (segments > 0)).to(log_disparity)
     if not bool((near * (segments > 0)).any()) or not bool(known.any()):
         return log_disparity
@@ -49,7 +49,7 @@ def _differ(first: Tensor, second: Tensor) -> Tensor:
     return ((first != second) & (first > 0) & (second > 0)).float()
 
 
-def _dilate(mask: Tensor, radius_px: int) -> Tensor:
+def dilate(mask: Tensor, radius_px: int) -> Tensor:
     """Largest value within ``radius_px`` in x and y: maxima of windows that double, so that the radius costs little."""
     found = F.pad(mask, (radius_px,) * 4, value=-torch.inf)
     for axis in (2, 3):
@@ -63,7 +63,7 @@ def _dilate(mask: Tensor, radius_px: int) -> Tensor:
 
 
 def _range_around(values: Tensor, radius_px: int) -> tuple[Tensor, Tensor]:
-    return -_dilate(-values, radius_px), _dilate(values, radius_px)
+    return -dilate(-values, radius_px), dilate(values, radius_px)
 
 
 def _grow(values: Tensor, known: Tensor, segments: Tensor, steps: int) -> tuple[Tensor, Tensor]:
@@ -93,7 +93,7 @@ def border_support(segments: Tensor, rgb: Tensor, *, radius_px: int, slack_px: i
     border = _border(segments)
     if not bool(border.any()):
         return 1.0
-    near = _dilate(border, radius_px)
+    near = dilate(border, radius_px)
     blunt = F.avg_pool2d(rgb, 2 * slack_px + 1, stride=1, padding=slack_px)
     support = _support(border, near, blunt, radius_px, min_support, slack_px)
     return float((support * border).sum() / border.sum())
@@ -107,7 +107,7 @@ def _support(
     gradient[..., :, 1:] += (rgb[..., :, 1:] - rgb[..., :, :-1]).abs().amax(1, keepdim=True)
     gradient[..., 1:, :] += (rgb[..., 1:, :] - rgb[..., :-1, :]).abs().amax(1, keepdim=True)
     side = 4 * radius_px + 1
-    thick = _dilate(border, slack_px)
+    thick = dilate(border, slack_px)
     beside = near * (1 - thick)
     means = _means_over(gradient, torch.cat([thick, beside], 1), side)
     ratio = means[:, :1] / (min_support * (means[:, 1:] + 0.004))

@@ -11,11 +11,12 @@ from torch import Tensor
 from stf_depth.config import FusionConfig
 from stf_depth.fusion.boundaries import border_support
 from stf_depth.fusion.reader import FrameCache, LowFrame, LowReader, resize
+from stf_depth.fusion.sky import move_border_to_colours
 from stf_depth.fusion.trajectory import Steps, look_up, pixel_grid
 from stf_depth.fusion.upsample import joint_upsample
 from stf_depth.types import Role
 
-__all__ = ["Labels", "push_sky_back", "vote_role"]
+__all__ = ["Labels", "vote_role"]
 
 _VOTES = 2  # frames asked on each side
 _STRUCTURE_VETO = 0.5
@@ -66,7 +67,8 @@ class Labels:
         own = (roles == int(Role.SKY)) & (around > _SOME_VOTES)
         filled = joint_upsample(vote, image, colour_spread=self._config.sky_colour_spread)
         missing = (roles == int(Role.UNKNOWN)) & (filled > _ALL_VOTES)
-        return (own | missing).to(image)
+        band_px = 1 + max(1, round(self._config.snap_radius * max(self._full)))
+        return move_border_to_colours((own | missing).to(image), image, band_px=band_px)
 
     def _sky_support(self, frame: int) -> float | None:
         roles = self._reader.roles(frame, self._full)
@@ -125,10 +127,3 @@ def _mask(low: LowFrame, role: Role) -> Tensor:
     if role is Role.SKY:
         is_role = is_role * (low.structure_confidence < _STRUCTURE_VETO)
     return torch.cat([is_role, torch.ones_like(is_role) * labelled], 1)
-
-
-def push_sky_back(log_disparity: Tensor, sky: Tensor, valid: Tensor, log_floor: float) -> Tensor:
-    """Sky (0 or 1) to the smaller of ``log_floor`` and the least solid value of the frame. All (1, 1, H, W)."""
-    solid = (sky < 0.5) & (valid > 0.5)
-    farthest = torch.where(solid, log_disparity, torch.inf).amin()
-    return torch.where(sky > 0.5, farthest.clamp(max=log_floor), log_disparity)

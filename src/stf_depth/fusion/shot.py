@@ -24,7 +24,8 @@ from stf_depth.fusion.fields import Fields
 from stf_depth.fusion.inputs import FusedChunk, ShotInputs
 from stf_depth.fusion.prelook import look_ahead
 from stf_depth.fusion.reader import LowReader, as_image, low_size, resize, resize_masked
-from stf_depth.fusion.semantic import Labels, push_sky_back
+from stf_depth.fusion.semantic import Labels
+from stf_depth.fusion.sky import push_sky_back
 from stf_depth.parallel import mapped_ahead, thread_pool
 from stf_depth.perception.base import FlowBackend
 from stf_depth.types import BoolArray, Float32Array, Role
