@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from stf_depth.types import Ambiguity, BoolArray, CameraPath, Float32Array, Frames
 
-__all__ = ["FusedChunk", "ShotInputs", "StructureMaps"]
+__all__ = ["FusedChunk", "ShotInputs", "StructureMaps", "sampled_frames"]
+
+_SAMPLED = 12
 
 
 @dataclass(frozen=True)
@@ -61,3 +65,8 @@ class FusedChunk:
 
     def __len__(self) -> int:
         return len(self.disparity)
+
+
+def sampled_frames(count: int) -> list[int]:
+    """A few frames spread over a shot, to judge it as a whole before it is read."""
+    return [int(frame) for frame in np.unique(np.linspace(0, count - 1, _SAMPLED).astype(int))]

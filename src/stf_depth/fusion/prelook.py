@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stf_depth.fusion.inputs import ShotInputs
+from stf_depth.fusion.inputs import ShotInputs, sampled_frames
 from stf_depth.fusion.logmap import LogMap
 from stf_depth.types import Ambiguity, Float32Array, Float64Array
 
 __all__ = ["Prelook", "look_ahead"]
 
-_FRAMES = 12
 _POINTS_PER_FRAME = 1500
 _MIN_POINTS = 300
 _MIN_CONFIDENCE = 0.2
@@ -32,7 +31,7 @@ class Prelook:
 
 def look_ahead(inputs: ShotInputs, *, use_structure: bool) -> Prelook:
     """Fit the network's disparity to the structure's over a few frames: p ~ unit q + offset, offset 0 unless affine."""
-    samples = [_sample(inputs, frame, use_structure) for frame in _frames(len(inputs))]
+    samples = [_sample(inputs, frame, use_structure) for frame in sampled_frames(len(inputs))]
     values, structure, confidence = (np.concatenate(part) for part in zip(*samples, strict=True))
     if not len(values):
         return Prelook(LogMap(0.0, 1e-6, inputs.ambiguity), None)
@@ -45,10 +44,6 @@ def look_ahead(inputs: ShotInputs, *, use_structure: bool) -> Prelook:
         return Prelook(LogMap(offset, floor, ambiguity), unit)
     offset = _offset_below(values) if affine else 0.0
     return Prelook(LogMap(offset, max(1e-9, 0.01 * (float(np.median(values)) - offset)), inputs.ambiguity), None)
-
-
-def _frames(count: int) -> list[int]:
-    return [int(frame) for frame in np.unique(np.linspace(0, count - 1, _FRAMES).astype(int))]
 
 
 def _sample(inputs: ShotInputs, frame: int, use_structure: bool) -> tuple[Float32Array, Float32Array, Float32Array]:

@@ -20,10 +20,10 @@ from stf_depth.fusion.prelook import Prelook
 from stf_depth.perception.base import FlowBackend
 from stf_depth.types import Float32Array, Frames, Role
 
-__all__ = ["FrameCache", "LowFrame", "LowReader", "as_image", "low_size", "resize", "resize_masked"]
+__all__ = ["FrameCache", "LowFrame", "LowReader", "as_image", "low_size", "nearest", "resize", "resize_masked"]
 
 Item = TypeVar("Item")
-Label = TypeVar("Label", np.uint8, np.int32)
+Label = TypeVar("Label", np.uint8, np.int32, np.bool_)
 
 
 class FrameCache(Generic[Item]):
@@ -140,7 +140,10 @@ class LowReader:
         disparity, valid = resize_masked(*self.network(index), self.size)
         log_disparity = self._logmap.to_log(disparity) * valid
         structure, confidence = self._read_structure(index, torch.zeros_like(valid))
-        return LowFrame(log_disparity, valid, self.roles(index, self.size), structure, confidence)
+        roles = self.roles(index, self.size)
+        # What is triangulated in the sky is the border of what stands before it.
+        confidence = confidence * (roles != int(Role.SKY))
+        return LowFrame(log_disparity, valid, roles, structure, confidence)
 
     def network(self, index: int) -> tuple[Tensor, Tensor]:
         """The network's disparity and validity at its own size, each (1, 1, h, w)."""
@@ -156,13 +159,13 @@ class LowReader:
         """Segment ids (roles where there are no segments) at ``size``, (1, 1, H, W) int32."""
         maps = self._inputs.roles if self._inputs.segments is None else self._inputs.segments
         ids = self._input(maps, index).astype(np.int32) if maps is not None else np.zeros(size, np.int32)
-        return torch.from_numpy(_nearest(ids, size))[None, None].to(self._device)
+        return torch.from_numpy(nearest(ids, size))[None, None].to(self._device)
 
     def roles(self, index: int, size: tuple[int, int]) -> Tensor:
         """Roles at ``size``, (1, 1, H, W) uint8; UNKNOWN without any."""
         if self._inputs.roles is None:
             return torch.full((1, 1, *size), int(Role.UNKNOWN), dtype=torch.uint8, device=self._device)
-        roles = _nearest(self._input(self._inputs.roles, index).astype(np.uint8), size)
+        roles = nearest(self._input(self._inputs.roles, index).astype(np.uint8), size)
         return torch.from_numpy(roles)[None, None].to(self._device)
 
     def _input(self, frames: Frames, index: int) -> NDArray[Any]:
@@ -193,7 +196,7 @@ def as_image(values: Tensor) -> Float32Array:
     return np.ascontiguousarray(array[..., 0] if array.shape[-1] == 1 else array, np.float32)
 
 
-def _nearest(labels: NDArray[Label], size: tuple[int, int]) -> NDArray[Label]:
+def nearest(labels: NDArray[Label], size: tuple[int, ...]) -> NDArray[Label]:
     """Labels (h, w) at ``size``, each pixel that of the nearest centre."""
     rows = ((np.arange(size[0]) + 0.5) * (labels.shape[0] / size[0])).astype(np.int64)
     columns = ((np.arange(size[1]) + 0.5) * (labels.shape[1] / size[1])).astype(np.int64)

@@ -9,8 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from stf_depth.config import FusionConfig
-from stf_depth.fusion.boundaries import border_support
-from stf_depth.fusion.reader import FrameCache, LowFrame, LowReader, resize
+from stf_depth.fusion.reader import LowFrame, LowReader, resize
 from stf_depth.fusion.sky import move_border_to_colours
 from stf_depth.fusion.trajectory import Steps, look_up, pixel_grid
 from stf_depth.fusion.upsample import joint_upsample
@@ -19,12 +18,10 @@ from stf_depth.types import Role
 __all__ = ["Labels", "vote_role"]
 
 _VOTES = 2  # frames asked on each side
-_STRUCTURE_VETO = 0.5
 _UNLABELLED = 0.9  # above this share, a frame's mask counts as missing
 # A frame's own label needs few votes beside it; one made up from the neighbours must be sure, solid made sky is worse.
 _SOME_VOTES, _ALL_VOTES = 0.2, 0.9
 _MIN_SKY = 1e-3
-_SKY_SLACK_PX = 3
 
 
 class Labels:
@@ -35,7 +32,6 @@ class Labels:
         self._steps = steps
         self._full = full
         self._config = config
-        self._trust = FrameCache(self._sky_support, 8)
 
     def segments(self, frame: int) -> Tensor:
         """Segment ids (1, 1, H, W) int32; a frame without them takes the nearest neighbour's, moved along the flow."""
@@ -52,15 +48,12 @@ class Labels:
         return own
 
     def sky(self, frame: int, image: Tensor) -> Tensor | None:
-        """1 where there is sky, (1, 1, H, W); None where no frame around shows any, or the image has other edges."""
+        """1 where there is sky, (1, 1, H, W); None where no frame around shows any."""
         near = range(max(0, frame - _VOTES), min(len(self._reader), frame + _VOTES + 1))
         if not any(bool((self._reader.frame(other).roles == int(Role.SKY)).any()) for other in near):
             return None
         vote = vote_role(self._reader.frame, self._steps, frame, len(self._reader), Role.SKY)
         if float(vote.mean()) < _MIN_SKY:
-            return None
-        support = [trust for trust in map(self._trust, near) if trust is not None]
-        if not support or sum(support) / len(support) < self._config.sky_min_support:
             return None
         roles = self._reader.roles(frame, self._full)
         around = resize(F.max_pool2d(vote, 5, stride=1, padding=2), self._full)
@@ -69,16 +62,6 @@ class Labels:
         missing = (roles == int(Role.UNKNOWN)) & (filled > _ALL_VOTES)
         band_px = 1 + max(1, round(self._config.snap_radius * max(self._full)))
         return move_border_to_colours((own | missing).to(image), image, band_px=band_px)
-
-    def _sky_support(self, frame: int) -> float | None:
-        roles = self._reader.roles(frame, self._full)
-        is_sky = roles == int(Role.SKY)
-        if not bool(is_sky.any()) or bool(is_sky.all()):
-            return None
-        mask = torch.where(roles == int(Role.UNKNOWN), 0, torch.where(is_sky, 1, 2)).to(torch.int32)
-        radius = 2 * _SKY_SLACK_PX + max(1, round(self._config.snap_radius * max(self._full)))
-        image, least = self._reader.image(frame), self._config.snap_support
-        return border_support(mask, image, radius_px=radius, slack_px=_SKY_SLACK_PX, min_support=least)
 
     def _moved(self, segments: Tensor, frame: int, direction: int, distance: int) -> Tensor:
         position = pixel_grid(self._steps(min(frame, frame + direction))[0])
@@ -102,8 +85,7 @@ def _is_missing(segments: Tensor) -> bool:
 def vote_role(frames: Callable[[int], LowFrame], steps: Steps, frame: int, frame_count: int, role: Role) -> Tensor:
     """Share of the frames around that give a pixel ``role``, followed along checked flow: (1, 1, h, w) in [0, 1].
 
-    A frame without any label has no vote, so a missing mask is filled in by its neighbours. What was triangulated
-    well is no sky.
+    A frame without any label has no vote, so a missing mask is filled in by its neighbours.
     """
     here = _mask(frames(frame), role)
     yes, votes = here[:, :1] * here[:, 1:], here[:, 1:].clone()
@@ -124,6 +106,4 @@ def vote_role(frames: Callable[[int], LowFrame], steps: Steps, frame: int, frame
 def _mask(low: LowFrame, role: Role) -> Tensor:
     labelled = (low.roles > 0).any().to(low.valid)
     is_role = (low.roles == int(role)).to(low.valid)
-    if role is Role.SKY:
-        is_role = is_role * (low.structure_confidence < _STRUCTURE_VETO)
     return torch.cat([is_role, torch.ones_like(is_role) * labelled], 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from stf_depth.fusion.inputs import FusedChunk, ShotInputs
 from stf_depth.fusion.prelook import look_ahead
 from stf_depth.fusion.reader import LowReader, as_image, low_size, resize, resize_masked
 from stf_depth.fusion.semantic import Labels
-from stf_depth.fusion.sky import push_sky_back
+from stf_depth.fusion.sky import push_sky_back, with_believed_sky
 from stf_depth.parallel import mapped_ahead, thread_pool
 from stf_depth.perception.base import FlowBackend
 from stf_depth.types import BoolArray, Float32Array, Role
@@ -100,8 +99,9 @@ def _frame_threads(device: str) -> Iterator[Executor]:
 
 class _Shot:
     def __init__(self, inputs: ShotInputs, config: HasFusion, flow: FlowBackend, device: str) -> None:
-        self.inputs, self.device = inputs, device
         self.align, self.fuse = config.alignment, config.fusion
+        inputs = with_believed_sky(inputs, self.fuse)
+        self.inputs, self.device = inputs, device
         self.full = (int(inputs.rgb.shape[1]), int(inputs.rgb.shape[2]))
         full_mode = self.fuse.mode == "full"
         use_structure = full_mode and inputs.camera is not None and inputs.camera.is_reliable
@@ -192,5 +192,5 @@ class _Shot:
         if fuse.sky:
             sky = self.labels.sky(frame, image)
             if sky is not None:
-                value = push_sky_back(value, sky, valid, math.log(self.prelook.logmap.floor))
+                value = push_sky_back(value, sky, self.prelook.logmap.floor)
         return value

@@ -1,19 +1,90 @@
-"""Sky: its mask's border moved to where the colours change, and its depth put behind everything solid."""
+"""Sky: whether its masks are believed, their borders moved to where the colours change, and its depth behind all else.
+
+A shot's masks are believed or not as a whole, so that no frame of it flips.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from torch import Tensor
 
-from stf_depth.fusion.boundaries import dilate
+from stf_depth.config import FusionConfig
+from stf_depth.fusion.boundaries import border_support, dilate
+from stf_depth.fusion.inputs import ShotInputs, sampled_frames
+from stf_depth.fusion.reader import nearest
+from stf_depth.types import Frames, Role
 
-__all__ = ["move_border_to_colours", "push_sky_back"]
+__all__ = ["move_border_to_colours", "push_sky_back", "with_believed_sky"]
 
 # A pixel at the border mixes both colours: alone, it changes sides only where this share of it is the other side's.
 _MOSTLY = 0.7
 _COLOUR_NOISE = 0.02
 _NOT_THERE = 1e-3
+_SLACK_PX = 3
+_MEASURED = 0.3
+# Of the floor of the shot's disparity: behind what anything solid is taken to be.
+_BEHIND = 0.5
+
+
+def with_believed_sky(inputs: ShotInputs, config: FusionConfig) -> ShotInputs:
+    """``inputs``, with sky as UNKNOWN in all frames if a few frames over the shot show that its masks are wrong.
+
+    They are if less than ``sky_min_support`` of their border lies on edges of the image, or more than
+    ``sky_max_measured`` of their area was triangulated well, which takes parallax and texture.
+    """
+    roles = inputs.roles
+    if roles is None or not config.sky:
+        return inputs
+    masks = {frame: np.asarray(roles[frame]) == Role.SKY for frame in sampled_frames(len(inputs))}
+    partly = [frame for frame, mask in masks.items() if mask.any() and not mask.all()]
+    supports = [_border_support(inputs, frame, config) for frame in partly]
+    is_supported = not supports or float(np.mean(supports)) >= config.sky_min_support
+    if is_supported and _measured_share(inputs, masks) <= config.sky_max_measured:
+        return inputs
+    return replace(inputs, roles=_WithoutSky(roles))
+
+
+@dataclass(frozen=True)
+class _WithoutSky:
+    roles: Frames
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.roles.shape
+
+    def __len__(self) -> int:
+        return len(self.roles)
+
+    def __getitem__(self, frame: int) -> NDArray[np.uint8]:
+        roles = np.asarray(self.roles[frame], np.uint8)
+        return np.where(roles == Role.SKY, np.uint8(Role.UNKNOWN), roles)
+
+
+def _border_support(inputs: ShotInputs, frame: int, config: FusionConfig) -> float:
+    rgb, roles = np.asarray(inputs.rgb[frame]), np.asarray(inputs.roles[frame] if inputs.roles is not None else 0)
+    sides = np.where(roles == Role.UNKNOWN, 0, np.where(roles == Role.SKY, 1, 2)).astype(np.int32)
+    mask = torch.from_numpy(nearest(sides, rgb.shape[:2]))[None, None]
+    image = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float() / 255
+    radius = 2 * _SLACK_PX + max(1, round(config.snap_radius * max(rgb.shape[:2])))
+    return border_support(mask, image, radius_px=radius, slack_px=_SLACK_PX, min_support=config.snap_support)
+
+
+def _measured_share(inputs: ShotInputs, masks: dict[int, NDArray[np.bool_]]) -> float:
+    """Share of the masks' pixels whose depth was triangulated well; 0 without structure."""
+    if inputs.structure is None:
+        return 0.0
+    measured, pixels = 0, 0
+    for frame, mask in masks.items():
+        confidence = np.asarray(inputs.structure.confidence[frame])
+        here = nearest(mask, confidence.shape)
+        measured, pixels = measured + int((confidence[here] > _MEASURED).sum()), pixels + int(here.sum())
+    return measured / max(pixels, 1)
 
 
 def move_border_to_colours(mask: Tensor, image: Tensor, *, band_px: int) -> Tensor:
@@ -58,8 +129,7 @@ def _is_thick(moved: Tensor, to: Tensor) -> Tensor:
     return dilate(core, 1) > 0.5
 
 
-def push_sky_back(log_disparity: Tensor, sky: Tensor, valid: Tensor, log_floor: float) -> Tensor:
-    """Sky (0 or 1) to the smaller of ``log_floor`` and the least solid value of the frame. All (1, 1, H, W)."""
-    solid = (sky < 0.5) & (valid > 0.5)
-    farthest = torch.where(solid, log_disparity, torch.inf).amin()
-    return torch.where(sky > 0.5, farthest.clamp(max=log_floor), log_disparity)
+def push_sky_back(log_disparity: Tensor, sky: Tensor, floor: float) -> Tensor:
+    """Sky (0 or 1) to one value for the shot, beyond the log of ``floor``, and nothing solid farther. (1, 1, H, W)."""
+    behind = math.log(_BEHIND * floor)
+    return torch.where(sky > 0.5, behind, log_disparity.clamp(min=behind))

@@ -51,7 +51,7 @@ def triangulate_shot(
     """Yield (disparity, confidence), each (1, h, w) float32, for the frames of a shot from ``start`` on, in order.
 
     rgb: (T, H, W, 3) uint8, the frames that ``solve`` was made from. roles: (T, h', w') uint8 of ``Role``; confidence
-    is 0 on movers and sky. prior: (T, h', w') float32 inverse depth in the solve's unit (a network's, aligned), used
+    is 0 on movers. prior: (T, h', w') float32 inverse depth in the solve's unit (a network's, aligned), used
     instead of the sparse points where positive. disparity is inverse depth in the solve's unit, positive everywhere;
     confidence is in [0, 1] and ranks errors, it is not a probability. A later start gives the same bytes: only the
     frames that the stages need before it are worked on.
@@ -233,5 +233,5 @@ class _Shot:
         if self._roles is None:
             return estimate
         roles = cv2.resize(np.asarray(self._roles[frame]), self.wh, interpolation=cv2.INTER_NEAREST)
-        trusted = ~np.isin(roles, (Role.SKY, Role.MOVER))
+        trusted = roles != Role.MOVER
         return Estimate(estimate.disparity, estimate.confidence * trusted)
