@@ -81,6 +81,12 @@ def test_sky_is_believed_on_image_edges_and_where_nothing_was_measured(street: S
     assert not has_sky(with_believed_sky(inputs_of(street, shifted), CONFIG))
 
 
+def test_a_road_called_sky_is_not_believed(street: SyntheticClip) -> None:
+    swapped = street.roles.copy()
+    swapped[street.roles == Role.GROUND], swapped[street.roles == Role.SKY] = Role.SKY, Role.STATIC
+    assert not has_sky(with_believed_sky(inputs_of(street, swapped), CONFIG))
+
+
 def test_disbelieved_sky_is_unknown_and_nothing_else_changes(street: SyntheticClip) -> None:
     measured = inputs_of(street, street.roles, np.full(street.roles.shape, 0.8, np.float32))
     roles = with_believed_sky(measured, CONFIG).roles

@@ -36,7 +36,8 @@ def with_believed_sky(inputs: ShotInputs, config: FusionConfig) -> ShotInputs:
     """``inputs``, with sky as UNKNOWN in all frames if a few frames over the shot show that its masks are wrong.
 
     They are if less than ``sky_min_support`` of their border lies on edges of the image, or more than
-    ``sky_max_measured`` of their area was triangulated well, which takes parallax and texture.
+    ``sky_max_measured`` of their area was triangulated well, which takes parallax and texture, or if the input has
+    them nearer than the rest in most frames: no network takes sky for the nearer half.
     """
     roles = inputs.roles
     if roles is None or not config.sky:
@@ -45,7 +46,8 @@ def with_believed_sky(inputs: ShotInputs, config: FusionConfig) -> ShotInputs:
     partly = [frame for frame, mask in masks.items() if mask.any() and not mask.all()]
     supports = [_border_support(inputs, frame, config) for frame in partly]
     is_supported = not supports or float(np.mean(supports)) >= config.sky_min_support
-    if is_supported and _measured_share(inputs, masks) <= config.sky_max_measured:
+    is_far = 2 * sum(_is_nearer(inputs, frame, masks[frame]) for frame in partly) <= len(partly)
+    if is_supported and is_far and _measured_share(inputs, masks) <= config.sky_max_measured:
         return inputs
     return replace(inputs, roles=_WithoutSky(roles))
 
@@ -73,6 +75,13 @@ def _border_support(inputs: ShotInputs, frame: int, config: FusionConfig) -> flo
     image = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float() / 255
     radius = 2 * _SLACK_PX + max(1, round(config.snap_radius * max(rgb.shape[:2])))
     return border_support(mask, image, radius_px=radius, slack_px=_SLACK_PX, min_support=config.snap_support)
+
+
+def _is_nearer(inputs: ShotInputs, frame: int, mask: NDArray[np.bool_]) -> bool:
+    disparity, valid = np.asarray(inputs.disparity[frame]), np.asarray(inputs.valid[frame], bool)
+    here = nearest(mask, disparity.shape)
+    sky, rest = disparity[here & valid], disparity[~here & valid]
+    return sky.size > 0 and rest.size > 0 and float(np.median(sky)) > float(np.median(rest))
 
 
 def _measured_share(inputs: ShotInputs, masks: dict[int, NDArray[np.bool_]]) -> float:
