@@ -31,6 +31,7 @@ COLUMNS = (
     ("tae", "TAE % ↓", 2),
     ("boundary_f1", "Boundary F1 ↑", 3),
     ("scale_drift", "Scale drift ↓", 3),
+    ("ause", "AUSE ↓", 2),
 )
 RECORDED = ("redkitchen", "holowalk")
 STANDARD = ("sensor", "per frame", "fused", "without segments")

@@ -28,9 +28,10 @@ from stf_depth.evaluation.metrics import (
     fit_sums,
     groups_for,
     prepare_disparity,
+    resize_map,
     truth_mask,
 )
-from stf_depth.evaluation.predictions import MissingPrediction, Prediction, open_prediction
+from stf_depth.evaluation.predictions import Confident, MissingPrediction, Prediction, open_prediction
 from stf_depth.evaluation.report import markdown_table, measure_to_json, terminal_table, write_json
 from stf_depth.evaluation.sequences import read_sequence
 from stf_depth.evaluation.span import SPAN_FRAMES, SpanScore, score_span
@@ -260,28 +261,48 @@ class _Runner:
 
     def fit(self) -> FitSums:
         """First pass: moments over the whole clip."""
-        return reduce(FitSums.__add__, self._map(self._fit_span, overlap=0), FitSums())
+
+        def work(start: int, frames: list[Float32Array]) -> Callable[[], FitSums]:
+            return lambda: self._fit_span(start, frames)
+
+        return reduce(FitSums.__add__, self._map(work, overlap=0), FitSums())
 
     def score(self, fits: Mapping[Group, Fit]) -> SpanScore:
         """Second pass."""
 
-        def work(start: int, frames: list[Float32Array]) -> SpanScore:
-            prepared, truth, valid = self._prepare(start, frames)
-            return score_span(self.clip, start, prepared, truth, valid, fits, self.options)
+        def work(start: int, frames: list[Float32Array]) -> Callable[[], SpanScore]:
+            sure = self._read_confidence(start, len(frames))
+            return lambda: self._score_span(start, frames, sure, fits)
 
         return reduce(SpanScore.__add__, self._map(work, overlap=1))
 
-    def _map(self, work: Callable[[int, list[Float32Array]], T], *, overlap: int) -> Iterator[T]:
-        """``work(start, frames)`` of every span in order; each span also gets the first ``overlap`` frames after it."""
+    def _map(self, work: Callable[[int, list[Float32Array]], Callable[[], T]], *, overlap: int) -> Iterator[T]:
+        """What ``work(start, frames)`` returns, called in the pool, for every span in order.
+
+        ``work`` itself runs on this thread, which alone reads. Each span also gets the first ``overlap`` frames after
+        it.
+        """
         waiting: deque[Future[T]] = deque()
         count = len(self.indices)
         for start in range(0, count, SPAN_FRAMES):
             frames = self.prediction.read(self.indices[start : min(start + SPAN_FRAMES + overlap, count)])
-            waiting.append(self.pool.submit(work, start, frames))
+            waiting.append(self.pool.submit(work(start, frames)))
             if len(waiting) > self.options.workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+    def _read_confidence(self, start: int, count: int) -> list[Float32Array] | None:
+        if not isinstance(self.prediction, Confident):
+            return None
+        return self.prediction.read_confidence(self.indices[start : start + count])
+
+    def _score_span(
+        self, start: int, frames: list[Float32Array], sure: list[Float32Array] | None, fits: Mapping[Group, Fit]
+    ) -> SpanScore:
+        prepared, truth, valid = self._prepare(start, frames)
+        confidence = None if sure is None else [self._at_truth(one, start + k) for k, one in enumerate(sure)]
+        return score_span(self.clip, start, prepared, truth, valid, fits, self.options, confidence)
 
     def _fit_span(self, start: int, frames: list[Float32Array]) -> FitSums:
         prepared, truth, valid = self._prepare(start, frames)
@@ -301,3 +322,11 @@ class _Runner:
                 prepared.append(prepare_disparity(frame, *truth.shape))
             truths.append(truth)
         return prepared, truths, [truth_mask(truth, clip.d_max_m) for truth in truths]
+
+    def _at_truth(self, confidence: Float32Array, index: int) -> Float32Array:
+        """Confidence at the pixels of the cropped ground truth."""
+        full = self.clip.full_truth_m(index)
+        crop = self.clip.crop
+        if self.options.view == "full":
+            return crop.of(resize_map(confidence, *full.shape))
+        return resize_map(confidence, *crop.of(full).shape)

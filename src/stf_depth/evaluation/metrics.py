@@ -36,6 +36,7 @@ __all__ = [
     "inverse_truth",
     "prepare_disparity",
     "project_depth",
+    "resize_map",
     "rmse",
     "score_clip",
     "tae",
@@ -151,10 +152,15 @@ def prepare_disparity(disparity: Array, height_px: int, width_px: int) -> Float3
         raise ShapeError("a disparity frame has two axes", got=disparity.shape)
     values: Array = np.asarray(disparity, np.float32)
     values = np.where(np.isfinite(values), values, np.float32(np.nan))
-    if values.shape != (height_px, width_px):
-        values = cv2.resize(values, (width_px, height_px), interpolation=cv2.INTER_LINEAR)
-    out: Float32Array = np.maximum(values, np.float32(DISPARITY_FLOOR))
+    out: Float32Array = np.maximum(resize_map(values, height_px, width_px), np.float32(DISPARITY_FLOOR))
     return out
+
+
+def resize_map(values: Array, height_px: int, width_px: int) -> Float32Array:
+    """One map (h, w) float32 bilinearly at (height, width)."""
+    if values.shape == (height_px, width_px):
+        return np.asarray(values, np.float32)
+    return np.asarray(cv2.resize(values, (width_px, height_px), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def inverse_truth(truth_m: Array) -> Float64Array:

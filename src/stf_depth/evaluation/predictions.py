@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from stf_depth.errors import AmbiguityError, InputError, SpecError
 from stf_depth.result import DEPTH_STORE
 from stf_depth.types import Ambiguity, BoolArray, DepthMaps, Float32Array, Representation
 
-__all__ = ["ArrayPrediction", "FilePrediction", "MissingPrediction", "Prediction", "open_prediction"]
+__all__ = ["ArrayPrediction", "Confident", "FilePrediction", "MissingPrediction", "Prediction", "open_prediction"]
 
 
 class Prediction(Protocol):
@@ -33,6 +33,16 @@ class Prediction(Protocol):
         ...
 
 
+@runtime_checkable
+class Confident(Protocol):
+    """A prediction that may say how sure it is."""
+
+    def read_confidence(self, indices: Sequence[int]) -> list[Float32Array] | None:
+        """Confidence (h, w) float32 of frames, 0 where one is missing; None where it has none."""
+        ...
+
+
+_NO_CONFIDENCE: Float32Array = np.zeros((1, 1), np.float32)
 MISSING_FRAME: Float32Array = np.full((1, 1), np.nan, np.float32)
 
 
@@ -60,7 +70,7 @@ def _refuse_affine_z(representation: Representation, ambiguity: Ambiguity, where
 
 
 class ArrayPrediction:
-    """Arrays in memory or read lazily: depth (T, h, w), valid (T, h, w) bool or None."""
+    """Arrays in memory or read lazily: depth (T, h, w); valid, bool, and confidence of the same shape, or None."""
 
     def __init__(
         self,
@@ -69,12 +79,13 @@ class ArrayPrediction:
         ambiguity: Ambiguity | str,
         *,
         valid: Any = None,
+        confidence: Any = None,
         name: str = "prediction",
     ) -> None:
         self.name = name
         self.ambiguity = Ambiguity(ambiguity)
         self._representation = Representation(representation)
-        self._depth, self._valid = depth, valid
+        self._depth, self._valid, self._confidence = depth, valid, confidence
         _refuse_affine_z(self._representation, self.ambiguity, name)
 
     def __len__(self) -> int:
@@ -95,6 +106,12 @@ class ArrayPrediction:
             return _as_disparity(depth[k - low], mask, self._representation, self.ambiguity)
 
         return [frame(k) if k >= 0 else MISSING_FRAME for k in indices]
+
+    def read_confidence(self, indices: Sequence[int]) -> list[Float32Array] | None:
+        """See ``Confident``."""
+        if self._confidence is None:
+            return None
+        return [np.asarray(self._confidence[k], np.float32) if k >= 0 else _NO_CONFIDENCE for k in indices]
 
 
 @dataclass(frozen=True)
@@ -183,4 +200,7 @@ def _open_store(store: Path, path: Path, representation: Representation, ambigui
     import zarr
 
     group: Any = zarr.open_group(store, mode="r")
-    return ArrayPrediction(group["depth"], representation, ambiguity, valid=group.get("valid"), name=path.stem)
+    valid, confidence = group.get("valid"), group.get("confidence")
+    return ArrayPrediction(
+        group["depth"], representation, ambiguity, valid=valid, confidence=confidence, name=path.stem
+    )

@@ -40,6 +40,7 @@ COLUMNS: dict[str, Column] = {
     "tae": Column("TAE %", 2),
     "tae_vda": Column("TAE % (as published)", 2),
     "boundary_f1": Column("Boundary F1", 3, False),
+    "ause": Column("AUSE", 3),
     "tgm": Column("TGM m", 4),
     "scale_drift": Column("Scale drift", 4),
     "flicker_percent": Column("Flicker %", 2),

@@ -8,9 +8,17 @@ from typing import Protocol
 
 import numpy as np
 
-from stf_depth.evaluation.accumulate import AccuracyScore, BoundaryScore, DriftScore, TaeScore, TgmScore
+from stf_depth.evaluation.accumulate import (
+    AccuracyScore,
+    BoundaryScore,
+    DriftScore,
+    MeanScore,
+    TaeScore,
+    TgmScore,
+)
 from stf_depth.evaluation.clips import GroundTruthClip
-from stf_depth.evaluation.metrics import DISPARITY_FLOOR, Fit, Group, Measure, aligned_depth_m
+from stf_depth.evaluation.metrics import DISPARITY_FLOOR, Fit, Group, Measure, aligned_depth_m, worst_depth_m
+from stf_depth.evaluation.sparsification import MOST_PIXELS, sparsification_area
 from stf_depth.types import BoolArray, Float32Array, Float64Array
 
 __all__ = ["GroupScore", "SpanOptions", "SpanScore", "score_span"]
@@ -38,6 +46,7 @@ class GroupScore:
     tgm: TgmScore = field(default_factory=TgmScore)
     drift: DriftScore = field(default_factory=DriftScore)
     boundary: BoundaryScore | None = None
+    ranking: MeanScore | None = None
 
     def __add__(self, other: GroupScore) -> GroupScore:
         return GroupScore(
@@ -47,6 +56,7 @@ class GroupScore:
             self.tgm + other.tgm,
             self.drift + other.drift,
             None if self.boundary is None or other.boundary is None else self.boundary + other.boundary,
+            None if self.ranking is None or other.ranking is None else self.ranking + other.ranking,
         )
 
     def result(self) -> dict[str, Measure]:
@@ -56,6 +66,8 @@ class GroupScore:
             out["tae_vda"] = self.tae_vda.result()
         if self.boundary is not None:
             out["boundary_f1"] = self.boundary.result()
+        if self.ranking is not None:
+            out["ause"] = self.ranking.result()
         return {**out, "tgm": self.tgm.result(), "scale_drift": self.drift.result()}
 
 
@@ -90,9 +102,10 @@ def score_span(
     valid: Sequence[BoolArray],
     fits: Mapping[Group, Fit],
     options: SpanOptions,
+    confidence: Sequence[Float32Array] | None = None,
 ) -> SpanScore:
     """Score frames ``start`` to ``start + SPAN_FRAMES``; one frame more is there only for the last pair."""
-    out = SpanScore({group: _empty(options) for group in fits})
+    out = SpanScore({group: _empty(options, has_confidence=confidence is not None) for group in fits})
     frames = min(SPAN_FRAMES, len(disparity))
     for k in range(frames):
         out.predicted_pixels += int(np.count_nonzero(np.isfinite(disparity[k])))
@@ -102,6 +115,8 @@ def score_span(
         score = out.groups[group]
         for k in range(frames):
             _score_frame(score, depth_m[k], truth_m[k], valid[k], clip.d_max_m)
+            if score.ranking is not None and confidence is not None:
+                score.ranking.update(_ranking(depth_m[k], truth_m[k], valid[k], confidence[k], clip.d_max_m))
         for k in range(len(disparity) - 1):
             bounds = {"valid": valid[k] & valid[k + 1], "d_max_m": clip.d_max_m}
             score.tgm.update_pair(depth_m[k], depth_m[k + 1], truth_m[k], truth_m[k + 1], **bounds)
@@ -112,9 +127,10 @@ def score_span(
     return out
 
 
-def _empty(options: SpanOptions) -> GroupScore:
+def _empty(options: SpanOptions, *, has_confidence: bool) -> GroupScore:
     published = TaeScore(as_published=True) if options.published_tae else None
-    return GroupScore(tae_vda=published, boundary=BoundaryScore() if options.boundaries else None)
+    boundary = BoundaryScore() if options.boundaries else None
+    return GroupScore(tae_vda=published, boundary=boundary, ranking=MeanScore() if has_confidence else None)
 
 
 def _score_frame(
@@ -126,6 +142,18 @@ def _score_frame(
     score.drift.update_pixels(1.0 / z, g)
     if score.boundary is not None and g.size:
         score.boundary.update_frame(depth_m, truth_m, valid)
+
+
+def _ranking(
+    depth_m: Float64Array, truth_m: Float32Array, valid: BoolArray, confidence: Float32Array, d_max_m: float
+) -> Measure:
+    """Of relative errors; a pixel without a prediction has the worst depth and no confidence."""
+    step = max(1, int(np.count_nonzero(valid)) // MOST_PIXELS)
+    z, g = depth_m[valid][::step], truth_m[valid][::step].astype(np.float64)
+    failed = ~np.isfinite(z)
+    sure = np.where(failed | ~np.isfinite(confidence[valid][::step]), np.float32(0), confidence[valid][::step])
+    z = np.where(failed, worst_depth_m(g, d_max_m), z)
+    return sparsification_area(np.abs(z - g) / g, sure)
 
 
 def _motion(clip: GroundTruthClip, index: int) -> tuple[Float64Array, Float64Array, Float64Array] | None:
