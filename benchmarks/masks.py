@@ -124,10 +124,9 @@ def object_spread(maps: DepthMaps, clip: SyntheticClip) -> float:
     spreads = []
     for label in np.unique(clip.labels[clip.roles == Role.MOVER]):
         seen = [t for t in range(len(clip.labels)) if (clip.labels[t] == label).sum() >= 50]
-        inside = [clip.labels[t] == label for t in seen]
-        products = [
-            np.median(maps.depth[t][m]) * np.median(clip.depth[t][m]) for t, m in zip(seen, inside, strict=True)
-        ]
+        masks = [clip.labels[t] == label for t in seen]
+        pairs = zip(maps.depth[seen], clip.depth[seen], masks, strict=True)
+        products = [np.median(disparity[mask]) * np.median(depth[mask]) for disparity, depth, mask in pairs]
         logs = np.log(products)
         spreads.append(float(np.std(logs)))
     return float(np.mean(spreads))

@@ -54,7 +54,7 @@ def test_no_pixels_and_no_error_have_no_support() -> None:
 def test_a_scored_prediction_reports_it_when_it_has_confidence(tmp_path: Path, rng: np.random.Generator) -> None:
     clip = render_clip(scene("room"), frames=3, wh=(96, 64))
     truth = read_sequence(write_sequence(clip, tmp_path / "room"))
-    noise = rng.normal(0, 0.2, clip.depth.shape).astype(np.float32)
+    noise = rng.normal(0, 0.05, clip.depth.shape).astype(np.float32)
     depth = clip.depth * np.exp(noise)
     scores = {}
     for name, confidence in {"right": -np.abs(noise), "wrong": np.abs(noise), "none": None}.items():
@@ -62,7 +62,7 @@ def test_a_scored_prediction_reports_it_when_it_has_confidence(tmp_path: Path, r
         scores[name] = score_prediction(found, truth).groups
     for group, measures in scores["right"].items():
         # The clip's fit moves errors a little, so the order is not perfect under every group.
-        assert measures["ause"].value < 0.15
+        assert measures["ause"].value < 0.25
         assert scores["wrong"][group]["ause"].value > 0.5
         assert "ause" not in scores["none"][group]
 
