@@ -28,7 +28,7 @@ from measuring import environment, save
 from stf_depth.config import RunConfig
 from stf_depth.evaluation.clips import GroundTruthClip
 from stf_depth.evaluation.evaluate import score_prediction
-from stf_depth.evaluation.predictions import open_prediction
+from stf_depth.evaluation.predictions import ArrayPrediction
 from stf_depth.evaluation.sequences import read_sequence
 from stf_depth.fusion.inputs import ShotInputs
 from stf_depth.fusion.shot import fuse_shot
@@ -97,18 +97,22 @@ def fused(clip: SyntheticClip, maps: DepthMaps, masks: Maps) -> DepthMaps:
     return DepthMaps.of(disparity, "disparity", maps.ambiguity)
 
 
-def measured(maps: DepthMaps, clip: SyntheticClip, truth: GroundTruthClip, folder: Path) -> dict[str, float | None]:
+def measured(maps: DepthMaps, clip: SyntheticClip, truth: GroundTruthClip, folder: Path) -> dict[str, float]:
     """Accuracy and sharpness of the whole clip; steadiness too where only objects move."""
-    path = folder / "prediction.npz"
-    representation, ambiguity = np.array(maps.representation.value), np.array(maps.ambiguity.value)
-    np.savez(path, depth=maps.depth, valid=maps.valid, representation=representation, ambiguity=ambiguity)
     still = replace(truth, world_from_cam=None, poses_absent="scored on the background alone")
-    scores = score_prediction(open_prediction(path), still).as_json()["groups"][GROUP]
-    found = {name: scores[name]["value"] for name in ("abs_rel", "boundary_f1")}
+    scores = score_prediction(prediction(maps), still)
+    found = {name: scores.value(name, GROUP) for name in ("abs_rel", "boundary_f1")}
     if clip.name in STANDING:
-        background = score_prediction(open_prediction(path), background_of(clip, folder)).as_json()["groups"][GROUP]
-        found |= {"background_tae": background["tae"]["value"], "object_scale_spread": object_spread(maps, clip)}
-    return {name: None if value is None else round(float(value), 6) for name, value in found.items()}
+        # What moves is taken out of the prediction too: it would be compared with the background behind it.
+        background = score_prediction(prediction(maps, clip.roles != Role.MOVER), background_of(clip, folder))
+        found |= {"background_tae": background.value("tae", GROUP), "object_scale_spread": object_spread(maps, clip)}
+    return {name: round(float(value), 6) for name, value in found.items()}
+
+
+def prediction(maps: DepthMaps, kept: np.ndarray | None = None) -> ArrayPrediction:
+    """Depth maps to be scored, as valid as they are, or where ``kept`` as well."""
+    valid = maps.valid if kept is None else maps.valid & kept
+    return ArrayPrediction(maps.depth, maps.representation, maps.ambiguity, valid=valid)
 
 
 def background_of(clip: SyntheticClip, folder: Path) -> GroundTruthClip:
