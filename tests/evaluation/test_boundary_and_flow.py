@@ -13,6 +13,7 @@ from stf_depth.evaluation.consistency import (
     clip_range,
     flicker,
     flicker_measure,
+    flicker_measures,
     opw_abs_rel_pair,
     opw_nvds_pair,
     tgm_pair,
@@ -104,6 +105,12 @@ def test_frames_must_agree_in_size() -> None:
     for function in (boundary_f1, boundary_recall, segment_edge_recall):
         with pytest.raises(ShapeError):
             function(np.ones((3, 4)), np.ones((4, 3)))
+
+
+def test_flicker_of_depths_of_different_lengths_is_refused(room_clip: SyntheticClip) -> None:
+    disparity = room_clip.disparity
+    with pytest.raises(ShapeError, match="one length"):
+        flicker_measures([(disparity, None), (disparity[:-1], None)], room_clip.rgb)
 
 
 def test_sampling_is_bilinear_and_exact_at_the_borders() -> None:

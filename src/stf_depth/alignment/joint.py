@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from scipy import sparse
@@ -13,6 +14,8 @@ from stf_depth.config import AlignmentConfig
 from stf_depth.types import Float32Array, Float64Array, Int32Array
 
 __all__ = ["MAX_SHIFT_TERM", "Alignment", "ShotAligner", "align_shot"]
+
+Samples = TypeVar("Samples", Links, Anchors)
 
 _SURE = 0.55  # anchors above this weight are taken at their word
 _MIN_SURE = 200
@@ -97,7 +100,7 @@ class ShotAligner:
         margin = config.stretch_margin_frames
         low, high = max(0, frames.start - margin), min(self._count, frames.stop + margin)
         links, anchors = links.within(low, high), anchors.within(low, high)
-        self._solve_stretch(_from_frame(links, low), _from_anchor_frame(anchors, low), low, high, frames, config)
+        self._solve_stretch(_from_frame(links, low), _from_frame(anchors, low), low, high, frames, config)
 
     def _solve_stretch(
         self, links: Links, anchors: Anchors, low: int, high: int, frames: range, config: AlignmentConfig
@@ -131,12 +134,9 @@ class ShotAligner:
         )
 
 
-def _from_frame(links: Links, first: int) -> Links:
-    return replace(links, frame=links.frame - np.int32(first))
-
-
-def _from_anchor_frame(anchors: Anchors, first: int) -> Anchors:
-    return replace(anchors, frame=anchors.frame - np.int32(first))
+def _from_frame(samples: Samples, first: int) -> Samples:
+    """The same with frames counted from ``first``."""
+    return replace(samples, frame=samples.frame - np.int32(first))
 
 
 def _thinned(values: Float32Array) -> Float32Array:

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stf_depth.errors import ShapeError
 from stf_depth.evaluation.flow_links import FlowLink, FlowLinker, neighbour_pairs, reduced_wh, sample
 from stf_depth.evaluation.metrics import Measure, worst_depth_m
 from stf_depth.types import BoolArray, Float32Array, Float64Array, Frames, Shot, Uint8Array
@@ -218,9 +219,14 @@ def flicker_measures(
     max_pairs: int | None = 60,
     long_side_px: int = 320,
 ) -> list[Measure]:
-    """``flicker_measure`` of several stacks (disparity, valid) of one clip; the flow is computed once for all."""
-    count = min(len(disparity) for disparity, _ in stacks)
-    indices = neighbour_pairs(count, shots=shots, max_pairs=max_pairs)
+    """``flicker_measure`` of several stacks (disparity, valid) of one clip; the flow is computed once for all.
+
+    Raises ShapeError when they differ in length.
+    """
+    counts = {len(disparity) for disparity, _ in stacks}
+    if len(counts) != 1:
+        raise ShapeError("depths of one clip must have one length", got=sorted(counts))
+    indices = neighbour_pairs(counts.pop(), shots=shots, max_pairs=max_pairs)
     if not indices:
         return [Measure.without_support("fewer than two frames in every shot")] * len(stacks)
     linker = FlowLinker(long_side_px=long_side_px)
