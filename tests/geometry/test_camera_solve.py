@@ -212,6 +212,18 @@ def test_an_unusual_focal_length_is_not_trusted_unless_the_user_says_so(walk: Sy
     assert solve_camera(walk.rgb, config=given).path.is_reliable
 
 
+def test_a_street_that_does_not_hold_the_focal_length_is_solved_at_a_usual_one() -> None:
+    clip = render_clip(scene("street"), 48, (240, 136), noise_sigma=1.2)
+    solve = solve_camera(clip.rgb, roles=clip.roles, config=CONFIG)
+    assert solve.path.is_reliable
+    assert solve.path.intrinsics.fx_px == CONFIG.first_focal * 240
+    assert "usual one is assumed" in solve.path.reason
+    assert similarity_error(solve.path.world_from_cam, clip.world_from_cam) < 0.3
+    solved_at_once = CONFIG.with_values({"focal_px": CONFIG.first_focal * 240})
+    again = solve_camera(clip.rgb, roles=clip.roles, config=solved_at_once)
+    np.testing.assert_array_equal(again.path.world_from_cam, solve.path.world_from_cam)
+
+
 def test_unsolved_poses_are_interpolated() -> None:
     poses = np.tile(np.eye(4), (5, 1, 1))
     poses[1, :3, 3], poses[3, :3, 3] = (1, 0, 0), (3, 0, 2)

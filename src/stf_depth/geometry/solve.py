@@ -20,6 +20,8 @@ __all__ = ["CameraSolve", "known_focal_px", "likelier", "solve_camera", "solve_t
 
 Int64Array = NDArray[np.int64]
 
+_ASSUMED = "the motion does not tell the focal length; a usual one is assumed"
+
 
 @dataclass(frozen=True)
 class CameraSolve:
@@ -115,25 +117,28 @@ def solve_tracks(tracks: Tracks, config: GeometryConfig) -> CameraSolve:
     kind, reason = parallax_free_motion(tracks)
     if kind is not None:
         return _without_structure(tracks, config, kind, reason)
-    map_, reason = _map_with_focal(tracks, config)
+    known, usual = known_focal_px(config, tracks.wh[0]), config.first_focal * max(tracks.wh)
+    if known is not None:
+        return _with_map(tracks, map_key_frames(tracks, known, focal_known=True, config=config), config)
+    free = _with_map(tracks, map_key_frames(tracks, usual, focal_known=False, config=config), config)
+    if free.path.is_reliable:
+        return free
+    # Motion straight ahead, or little of it, does not hold the focal length: a free one then runs away with the rest.
+    fixed = _with_map(tracks, map_key_frames(tracks, usual, focal_known=True, config=config), config, _ASSUMED)
+    return fixed if fixed.path.is_reliable else free
+
+
+def _with_map(tracks: Tracks, map_: Any | None, config: GeometryConfig, reason: str = "") -> CameraSolve:
+    """The solve that a map of the key frames gives, gated; ``reason`` for how its focal length came about."""
     if map_ is None or map_.num_points3D() < config.min_points:
-        reason = "the tracks fit no rigid scene seen by one camera"
-        return _without_structure(tracks, config, MotionKind.UNSOLVED, reason)
+        unfit = "the tracks fit no rigid scene seen by one camera"
+        return _without_structure(tracks, config, MotionKind.UNSOLVED, unfit)
+    if not reason and known_focal_px(config, tracks.wh[0]) is None:
+        assumed = with_focal(map_, config.first_focal * max(tracks.wh))
+        if not focal_is_observed(map_, assumed, config):
+            map_, reason = assumed, _ASSUMED
     solve = _assemble(tracks, locate_frames(tracks, map_, config))
     return _gated(replace(solve, path=replace(solve.path, reason=reason)), config)
-
-
-def _map_with_focal(tracks: Tracks, config: GeometryConfig) -> tuple[Any | None, str]:
-    """The map at the user's focal length, the tracks' own, or, where they do not tell, the usual one; and which."""
-    known = known_focal_px(config, tracks.wh[0])
-    usual = config.first_focal * max(tracks.wh)
-    map_ = map_key_frames(tracks, known or usual, focal_known=known is not None, config=config)
-    if map_ is None or known is not None:
-        return map_, ""
-    assumed = with_focal(map_, usual)
-    if focal_is_observed(map_, assumed, config):
-        return map_, ""
-    return assumed, "the motion does not tell the focal length; a usual one is assumed"
 
 
 def known_focal_px(config: GeometryConfig, width_px: int) -> float | None:
