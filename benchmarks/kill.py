@@ -28,7 +28,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-FRAMES, WH = 40, (96, 64)
+FRAMES, WH = 40, (160, 96)
 TIMED = ("manifest.json", "report.html")
 UNFINISHED = re.compile(r"\.partial|\.old-\d+$")
 
@@ -75,8 +75,7 @@ def arguments_of(folder: Path) -> list[str]:
     """The arguments of the run, without its folders."""
     video = folder / "clip.mp4"
     arguments = ["run", str(video), "--preset", "offline", "--depth", f"precomputed:{folder / 'network.npz'}"]
-    quick = ["--set", "geometry.enabled=false", "--set", "video.working_long_side_px=96", "--inference-pickle"]
-    return [*arguments, *quick, "--quiet"]
+    return [*arguments, "--set", f"video.working_long_side_px={WH[0]}", "--inference-pickle", "--quiet"]
 
 
 def fork(work: Callable[[], int | None]) -> int:
@@ -132,6 +131,9 @@ def stage_of(out: Path) -> str:
         return "images"
     if list((out / "o").rglob("done/*.json")):
         return "fusion"
+    for stage, sign in (("structure", "structure-*/done/*.json"), ("camera", "camera-*/*.npz")):
+        if list((working / "cache").glob(sign)):
+            return stage
     return "inference" if list(working.rglob("done/*.json")) else "start"
 
 
