@@ -25,6 +25,8 @@ __all__ = ["move_border_to_colours", "push_sky_back", "with_believed_sky"]
 # A pixel at the border mixes both colours: alone, it changes sides only where this share of it is the other side's.
 _MOSTLY = 0.7
 _COLOUR_NOISE = 0.02
+_CLEARLY = 1.0
+_CELLS = 4
 _NOT_THERE = 1e-3
 _SLACK_PX = 3
 _MEASURED = 0.3
@@ -100,8 +102,8 @@ def move_border_to_colours(mask: Tensor, image: Tensor, *, band_px: int) -> Tens
     """``mask`` (0 or 1) with the pixels within ``band_px`` of its border given to the side whose colour they have.
 
     Each side's colour is the mean m and variance v, by channel, of what is farther than the band from the border,
-    over a square of 6 ``band_px`` around the pixel; I changes sides where sum((I - m)^2 / v + log v) is less for the
-    other one. Borders of networks' masks are smooth and lie beside the image's; where a mask is exact only mixed
+    over a square of 6 ``band_px`` around the pixel; I changes sides where sum((I - m)^2 / v + log v) is clearly less for
+    the other one. Borders of networks' masks are smooth and lie beside the image's; where a mask is exact only mixed
     pixels look wrong, so a layer of one pixel moves only where (I - m) . (m' - m) / |m' - m|^2 is high.
     mask: (1, 1, H, W). image: (1, 3, H, W) in [0, 1].
     """
@@ -113,8 +115,8 @@ def move_border_to_colours(mask: Tensor, image: Tensor, *, band_px: int) -> Tens
     known = near & torch.isfinite(unlike_in) & torch.isfinite(unlike_out)
     step = mean_out - mean_in
     share_out = ((image - mean_in) * step).sum(1, keepdim=True) / (step * step).sum(1, keepdim=True).clamp(min=1e-6)
-    leaves = known & (mask > 0.5) & (unlike_out < unlike_in)
-    joins = known & (mask < 0.5) & (unlike_in < unlike_out)
+    leaves = known & (mask > 0.5) & (unlike_out + _CLEARLY < unlike_in)
+    joins = known & (mask < 0.5) & (unlike_in + _CLEARLY < unlike_out)
     leaves = leaves & (_is_thick(leaves, 1 - mask) | (share_out > _MOSTLY))
     joins = joins & (_is_thick(joins, mask) | (share_out < 1 - _MOSTLY))
     return torch.where(leaves, 0.0, torch.where(joins, 1.0, mask))
@@ -122,9 +124,13 @@ def move_border_to_colours(mask: Tensor, image: Tensor, *, band_px: int) -> Tens
 
 def _colours(side: Tensor, image: Tensor, reach_px: int) -> tuple[Tensor, Tensor]:
     """Mean colour of ``side`` around each pixel, and how unlike it the pixel is: infinite where it is out of reach."""
-    window = 2 * reach_px + 1
-    parts = torch.cat([side, side * image, side * image * image], 1)
-    sums = F.avg_pool2d(parts, window, stride=1, padding=reach_px)
+    # Means over many pixels are smooth: they are taken on cells and read off between their centres.
+    cell = max(1, reach_px // _CELLS)
+    around = round(reach_px / cell)
+    cells = F.avg_pool2d(torch.cat([side, side * image, side * image * image], 1), cell, stride=cell, ceil_mode=True)
+    means = F.avg_pool2d(cells, 2 * around + 1, stride=1, padding=around)
+    wide = F.interpolate(means, scale_factor=cell, mode="bilinear", align_corners=False)
+    sums = wide[..., : side.shape[2], : side.shape[3]]
     weight = sums[:, :1]
     mean, square = (sums[:, 1:] / weight.clamp(min=1e-6)).chunk(2, 1)
     variance = (square - mean * mean).clamp(min=0) + _COLOUR_NOISE**2
