@@ -103,8 +103,8 @@ def move_border_to_colours(mask: Tensor, image: Tensor, *, band_px: int) -> Tens
 
     Each side's colour is the mean m and variance v, by channel, of what is farther than the band from the border,
     over a square of 6 ``band_px`` around the pixel; I changes sides where sum((I - m)^2 / v + log v) is clearly less
-    for the other one. Borders of networks' masks are smooth and lie beside the image's; where a mask is exact only mixed
-    pixels look wrong, so a layer of one pixel moves only where (I - m) . (m' - m) / |m' - m|^2 is high.
+    for the other one. Borders of networks' masks are smooth and lie beside the image's; where a mask is exact only
+    mixed pixels look wrong, so a layer of one pixel moves only where (I - m) . (m' - m) / |m' - m|^2 is high.
     mask: (1, 1, H, W). image: (1, 3, H, W) in [0, 1].
     """
     inside, outside = 1 - dilate(1 - mask, band_px), 1 - dilate(mask, band_px)
