@@ -32,8 +32,9 @@ from stf_depth.evaluation.consistency import (
 from stf_depth.evaluation.flow_links import FlowLink, FlowLinker, neighbour_pairs, reduced_wh
 from stf_depth.evaluation.metrics import Measure
 from stf_depth.evaluation.report import markdown_table, measure_to_json, terminal_table, write_json
+from stf_depth.evaluation.still_scene import Placement, StillScene
 from stf_depth.result import DepthResult
-from stf_depth.types import Ambiguity, BoolArray, Float32Array, Frames, Int32Array, Representation, Uint8Array
+from stf_depth.types import Ambiguity, BoolArray, Float32Array, Frames, Int32Array, Representation, Shot, Uint8Array
 
 __all__ = ["SelfScores", "evaluate_self"]
 
@@ -121,7 +122,8 @@ class SelfScores:
 def evaluate_self(result: Path, *, masks: Path | None = None, max_pairs: int = 200) -> SelfScores:
     """Score a result folder against itself, before and after fusion.
 
-    flicker_percent: 100 times the mean relative flow-warp error of range-normalised disparity. opw_nvds: with DIS
+    flicker_percent: 100 times the mean relative flow-warp error of range-normalised disparity. still_flicker_percent:
+    the same of depth with the camera's motion taken out, where the camera was solved. opw_nvds: with DIS
     flow, so not for comparing with tables. flow_scale_drift: std / mean of the scale between flow-linked neighbours.
     mask_recall: borders of held-out masks that depth edges hit. masks: folder of one id image a frame, unseen by the
     fusion. Pairs are thinned evenly to ``max_pairs``.
@@ -134,7 +136,7 @@ def evaluate_self(result: Path, *, masks: Path | None = None, max_pairs: int = 2
     pairs = neighbour_pairs(len(opened), shots=opened.shots, max_pairs=max_pairs)
     picked = _evenly(len(opened), MASK_FRAMES)
     rgb = _Colour.of(opened, sorted({i for k in pairs for i in (k, k + 1)} | set(picked)))
-    series = _follow(stacks, rgb, pairs)
+    series = _follow(stacks, rgb, pairs, opened)
     held_out = _held_out(opened, masks, rgb, notes)
     measures = {
         row: {**series[row].measures(len(opened)), "mask_recall": _mask_recall(stack, held_out, picked)}
@@ -200,6 +202,10 @@ class _Stack:
         if self.ambiguity is Ambiguity.AFFINE:
             return -values
         return np.divide(1, values, out=np.zeros_like(values), where=values > 0)
+
+    def at(self, frame: int, size_wh: tuple[int, int]) -> Float32Array:
+        """One frame at another size, NaN where unknown."""
+        return read_disparity(self, frame, size_wh, self.valid)
 
 
 class _Positive:
@@ -272,7 +278,10 @@ class _Series:
     stack: _Stack
     size_wh: tuple[int, int]
     limits: ClipRange | None
+    scene: StillScene
+    placements: Mapping[Shot, Placement]
     flicker: list[Measure] = field(default_factory=list)
+    still: list[Measure] = field(default_factory=list)
     nvds: list[Measure] = field(default_factory=list)
     scales: list[float] = field(default_factory=list)
 
@@ -280,11 +289,13 @@ class _Series:
         if self.limits is None:
             absent = Measure.without_support("constant or empty prediction")
             self.flicker.append(absent)
+            self.still.append(absent)
             self.nvds.append(absent)
             self.scales.append(math.nan)
             return
-        raw = [read_disparity(self.stack, i, self.size_wh, self.stack.valid) for i in (k, k + 1)]
+        raw = self.stack.at(k, self.size_wh), self.stack.at(k + 1, self.size_wh)
         first, second = (self.limits.normalise(values) for values in raw)
+        self.still.append(self.scene.measure(k, raw, self.placements, link))
         self.flicker.append(opw_abs_rel_pair(first, second, link))
         self.nvds.append(opw_nvds_pair(raw[0], raw[1], rgb[0], rgb[1], link))
         self.scales.append(flow_scale(first, second, link))
@@ -299,6 +310,7 @@ class _Series:
         share = (frame_count - 1) / frame_count if frame_count > 1 else math.nan
         return {
             "flicker_percent": _mean(self.flicker, 100.0),
+            "still_flicker_percent": _mean(self.still, 100.0),
             "opw_nvds": _mean(self.nvds, share),
             "flow_scale_drift": scale_drift(known),
         }
@@ -311,10 +323,16 @@ def _mean(measures: Sequence[Measure], factor: float) -> Measure:
     return measures[0] if measures else Measure.without_support("fewer than two frames in every shot")
 
 
-def _follow(stacks: Mapping[str, _Stack], rgb: _Colour, pairs: Sequence[int]) -> dict[str, _Series]:
+def _follow(
+    stacks: Mapping[str, _Stack], rgb: _Colour, pairs: Sequence[int], result: DepthResult
+) -> dict[str, _Series]:
     height, width = rgb.shape[1:3]
     size_wh = (width, height)
-    series = {row: _Series(stack, size_wh, clip_range(stack, size_wh, stack.valid)) for row, stack in stacks.items()}
+    scene = StillScene(result, size_wh)
+    series = {
+        row: _Series(stack, size_wh, clip_range(stack, size_wh, stack.valid), scene, scene.placements(stack))
+        for row, stack in stacks.items()
+    }
     for k, first, second, link in FlowLinker(long_side_px=LONG_SIDE_PX).pairs(rgb, pairs):
         for one in series.values():
             one.push(k, (first, second), link)
