@@ -14,6 +14,7 @@ from stf_depth.evaluation.selfcheck import evaluate_self
 from stf_depth.evaluation.still_scene import Placement, still_flicker_pair
 from stf_depth.geometry.poses import relative
 from stf_depth.synthetic import SyntheticClip, degrade, render_clip, scene, write_video
+from stf_depth.types import Intrinsics
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +37,26 @@ def test_true_depth_scores_near_zero_however_it_is_written(drive: SyntheticClip)
     exact = measured(drive, true, Placement(1.0, 0.0))
     assert exact < 0.02  # bilinear samples beside depth edges
     assert measured(drive, 3 * true - 0.5, Placement(1 / 3, 0.5 / 3)) == pytest.approx(exact, abs=1e-4)
-    steady = np.repeat(true[:1], 2, 0)  # does not come nearer although the camera does
-    assert measured(drive, steady, Placement(1.0, 0.0)) > 3 * exact
     jittered = true * np.array([1, 1.1, 1])[:, None, None]
-    assert measured(drive, jittered, Placement(1.0, 0.0)) == pytest.approx(0.1 * 10 / 11, abs=0.02)
+    assert measured(drive, jittered, Placement(1.0, 0.0)) > 5 * exact
+
+
+def test_a_wall_must_come_nearer_by_what_the_camera_moves() -> None:
+    """A wall ten metres ahead, one metre forward: nine metres are right, ten are 1/9 too far, infinity counts as 1."""
+    grid = np.dstack(np.meshgrid(np.arange(16, dtype=np.float32), np.arange(9, dtype=np.float32)))
+    link = FlowLink(grid, np.ones((9, 16), bool), grid)
+    camera = Intrinsics(16, 16, 7.5, 4, 16, 9)
+    motion = np.eye(4)
+    motion[2, 3] = -1
+
+    def error(first_m: float, second_m: float) -> float:
+        maps = [np.full((9, 16), 1 / z, np.float32) for z in (first_m, second_m)]
+        return still_flicker_pair(maps[0], maps[1], Placement(1.0, 0.0), motion, camera, link).value
+
+    assert error(10, 9) == pytest.approx(0, abs=1e-6)
+    assert error(10, 10) == pytest.approx(1 / 9, rel=1e-5)
+    assert error(10, np.inf) == 1
+    assert error(np.inf, np.inf) == 0
 
 
 def test_missing_predictions_are_errors(drive: SyntheticClip) -> None:
