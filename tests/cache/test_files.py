@@ -73,3 +73,9 @@ def test_lock_clears_leftovers(tmp_path: Path) -> None:
 def test_lock_is_not_reentrant_across_threads_of_one_run(tmp_path: Path) -> None:
     with folder_lock(tmp_path), pytest.raises(LockedError), folder_lock(tmp_path):
         pass
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc")
+def test_a_folder_that_cannot_be_made_is_one_clear_error() -> None:
+    with pytest.raises(OutputError, match="cannot be made"), folder_lock(Path("/proc/none/out")):
+        pass

@@ -54,6 +54,8 @@ def output_errors(path: Path) -> Iterator[None]:
             errno.EACCES: ("no permission to write", "Choose another folder or change its permissions"),
             errno.EPERM: ("no permission to write", "Choose another folder or change its permissions"),
             errno.EROFS: ("the file system is read-only", "Choose another folder"),
+            errno.ENOENT: ("the folder cannot be made, or is gone", "Choose another folder"),
+            errno.EIO: ("the disk reports an error", "Choose a folder on another disk"),
             errno.ENOTDIR: ("a file stands where a folder is needed", "Choose another folder"),
             errno.EEXIST: ("a file stands where a folder is needed", "Choose another folder"),
             errno.ENAMETOOLONG: ("the file name is too long for this file system", "Rename the input"),
