@@ -199,6 +199,7 @@ class FusionConfig(FrozenConfig):
     structure_noise: float = Field(0.045, gt=0)
     structure_gain: float = Field(0.8, gt=0)
     structure_power: float = Field(1.5, gt=0)
+    structure_bend: float = Field(0.7, gt=0)
     network_trust: float = Field(0.5, gt=0)
     moving_share: float = Field(0.05, ge=0, le=1)
     static_tolerance_px: float = Field(2.5, gt=0)

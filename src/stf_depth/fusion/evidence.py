@@ -30,6 +30,15 @@ class Evidence:
     structure_gain: float = 1.0
     network_noise: float = 0.1
 
+    def bend_share(self, config: FusionConfig) -> float:
+        """g^2 / (g^2 + b^2), g the structure's gain: how far the network is bent to the structure's smooth field.
+
+        The field averages noise away but not the structure's own bias, so a network that is nearly as good as the
+        structure keeps its own low band.
+        """
+        gain, half = self.structure_gain, config.structure_bend
+        return gain**2 / (gain**2 + half**2)
+
 
 def weigh_evidence(alignment: Alignment, config: FusionConfig) -> Evidence:
     """Compare the residuals of links and anchors with what a steady and correct input would leave.

@@ -129,7 +129,8 @@ class Fields:
         value, valid = aligned[:, :1], aligned[:, 1:]
         trust = low.structure_confidence**self.fuse.structure_sharpness * self.evidence.structure_gain
         spread = max(self.fuse.structure_spread, 2.5 * self.evidence.network_noise)
-        value = bend_to_structure(value, valid, low.structure, trust, spread, self.fuse)
+        bent = bend_to_structure(value, valid, low.structure, trust, spread, self.fuse)
+        value = value + self.evidence.bend_share(self.fuse) * (bent - value)
         return torch.cat(blend_structure(value, valid, low.structure, trust, self.fuse.network_trust), 1)
 
     def _correction(self, frame: int, log_disparity: Tensor) -> Tensor:
