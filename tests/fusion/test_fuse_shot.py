@@ -13,10 +13,12 @@ from stf_depth.errors import ShapeError
 from stf_depth.fusion.inputs import FusedChunk, ShotInputs, StructureMaps
 from stf_depth.fusion.shot import fuse_shot
 from stf_depth.synthetic import SyntheticClip, degrade, render_clip, scene
+from stf_depth.synthetic.degrade import DegradeConfig
 from stf_depth.types import Ambiguity, CameraPath, DepthMaps, MotionKind
 
 WH = (160, 96)
 FRAMES = 16
+CONFIG = RunConfig()
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +110,16 @@ def test_structure_halves_the_error_and_resolves_the_offset(room: SyntheticClip)
     assert abs_rel(joined(chunks), room) < 0.5 * abs_rel(maps.depth, room)
     ratio = np.median(joined(chunks), axis=(1, 2)) / np.median(true_disparity(room), axis=(1, 2))
     assert ratio.std() / ratio.mean() < 0.02
+
+
+def test_a_good_network_keeps_its_low_band_against_a_biased_structure(room: SyntheticClip) -> None:
+    mild = DegradeConfig(scale=0.03, shift=0.01, field_white=0.03, field_slow=0.02)
+    maps = degrade(room.depth, 1, mild)
+    bias = np.exp(0.12 * np.sin(np.linspace(0, 5, WH[0])))[None, None].astype(np.float32)
+    structure = StructureMaps(true_disparity(room) * bias, np.full(room.depth.shape, 0.8, np.float32))
+    inputs = inputs_of(room, maps, camera=camera_of(room), structure=structure)
+    kept, bent = (joined(run(inputs, {"fusion.structure_bend": bend})) for bend in (CONFIG.fusion.structure_bend, 1e-6))
+    assert abs_rel(kept, room) < abs_rel(bent, room)
 
 
 def test_flow_mode_ignores_camera_and_structure(room: SyntheticClip) -> None:

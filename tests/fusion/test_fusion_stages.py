@@ -273,3 +273,12 @@ def test_abstain_rule(links: float, anchors: float | None, acts: bool) -> None:
     evidence = weigh_evidence(_Found(links, anchors), CONFIG)  # type: ignore[arg-type]
     assert (evidence.strength > 0) is acts
     assert (evidence.structure_gain > 0) is (anchors is not None and anchors > CONFIG.structure_noise)
+
+
+def test_a_network_nearly_as_good_as_the_structure_is_bent_less() -> None:
+    noises = (0.046, 0.06, 0.08, 0.15)
+    found = [weigh_evidence(_Found(0.1, noise), CONFIG) for noise in noises]  # type: ignore[arg-type]
+    shares = [evidence.bend_share(CONFIG) for evidence in found]
+    assert shares == sorted(shares)
+    assert shares[0] < 0.05
+    assert shares[-1] > 0.98
