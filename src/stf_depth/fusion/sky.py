@@ -23,7 +23,7 @@ from stf_depth.types import Frames, Role
 __all__ = ["move_border_to_colours", "push_sky_back", "with_believed_sky"]
 
 # A pixel at the border mixes both colours: alone, it changes sides only where this share of it is the other side's.
-_MOSTLY = 0.7
+_MOSTLY = 0.6
 _COLOUR_NOISE = 0.02
 _CLEARLY = 1.0
 _CELLS = 4
