@@ -5,8 +5,8 @@
 
 Depth is the true one made unsteady and blurred; there is no camera, so that masks and flow are all that fusion has.
 Masks: none, exact, shifted sideways, eroded so that borders have no label, missing in every second frame, and with
-the roles of all segments exchanged (roads called sky, walls called movers). Where the camera stands still, the temporal
-alignment error of the background and the spread over time of the moving objects' scale are measured as well.
+the roles of all segments exchanged (roads called movers, movers called sky). Where the camera stands still, the
+temporal alignment error of the background and the spread over time of the moving objects' scale are measured as well.
 
 Results go to benchmarks/results/masks.json, and as a table into docs/fusion.md.
 """

@@ -300,33 +300,31 @@ class _Runner:
     def _score_span(
         self, start: int, frames: list[Float32Array], sure: list[Float32Array] | None, fits: Mapping[Group, Fit]
     ) -> SpanScore:
-        prepared, truth, valid = self._prepare(start, frames)
-        confidence = None if sure is None else [self._at_truth(one, start + k) for k, one in enumerate(sure)]
+        prepared, truth, valid, confidence = self._prepare(start, frames, sure)
         return score_span(self.clip, start, prepared, truth, valid, fits, self.options, confidence)
 
     def _fit_span(self, start: int, frames: list[Float32Array]) -> FitSums:
-        prepared, truth, valid = self._prepare(start, frames)
+        prepared, truth, valid, _ = self._prepare(start, frames)
         return reduce(FitSums.__add__, map(fit_sums, prepared, truth, valid), FitSums())
 
     def _prepare(
-        self, start: int, frames: list[Float32Array]
-    ) -> tuple[list[Float32Array], list[Float32Array], list[BoolArray]]:
-        clip, crop = self.clip, self.clip.crop
+        self, start: int, frames: list[Float32Array], sure: list[Float32Array] | None = None
+    ) -> tuple[list[Float32Array], list[Float32Array], list[BoolArray], list[Float32Array] | None]:
+        """Disparity, ground truth, where it counts, and confidence, all at the pixels of the cropped ground truth."""
         prepared, truths = [], []
+        confidence: list[Float32Array] | None = None if sure is None else []
         for offset, frame in enumerate(frames):
-            full = clip.full_truth_m(start + offset)
-            truth = crop.of(full)
-            if self.options.view == "full":
-                prepared.append(crop.of(prepare_disparity(frame, *full.shape)))
-            else:
-                prepared.append(prepare_disparity(frame, *truth.shape))
-            truths.append(truth)
-        return prepared, truths, [truth_mask(truth, clip.d_max_m) for truth in truths]
+            full = self.clip.full_truth_m(start + offset)
+            prepared.append(self._fitted(frame, full, prepare_disparity))
+            if sure is not None and confidence is not None:
+                confidence.append(self._fitted(sure[offset], full, resize_map))
+            truths.append(self.clip.crop.of(full))
+        return prepared, truths, [truth_mask(truth, self.clip.d_max_m) for truth in truths], confidence
 
-    def _at_truth(self, confidence: Float32Array, index: int) -> Float32Array:
-        """Confidence at the pixels of the cropped ground truth."""
-        full = self.clip.full_truth_m(index)
+    def _fitted(
+        self, values: Float32Array, full: Float32Array, resize: Callable[[Float32Array, int, int], Float32Array]
+    ) -> Float32Array:
         crop = self.clip.crop
         if self.options.view == "full":
-            return crop.of(resize_map(confidence, *full.shape))
-        return resize_map(confidence, *crop.of(full).shape)
+            return crop.of(resize(values, *full.shape))
+        return resize(values, *crop.of(full).shape)

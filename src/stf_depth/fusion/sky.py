@@ -18,7 +18,7 @@ from stf_depth.config import FusionConfig
 from stf_depth.fusion.boundaries import border_support, dilate
 from stf_depth.fusion.inputs import ShotInputs, sampled_frames
 from stf_depth.fusion.reader import nearest
-from stf_depth.types import Frames, Role
+from stf_depth.types import Frames, Role, Uint8Array
 
 __all__ = ["move_border_to_colours", "push_sky_back", "with_believed_sky"]
 
@@ -42,11 +42,11 @@ def with_believed_sky(inputs: ShotInputs, config: FusionConfig) -> ShotInputs:
     them nearer than the rest in most frames: no network takes sky for the nearer half.
     """
     roles = inputs.roles
-    if roles is None or not config.sky:
+    if roles is None or not config.sky or config.mode == "none":
         return inputs
     masks = {frame: np.asarray(roles[frame]) == Role.SKY for frame in sampled_frames(len(inputs))}
     partly = [frame for frame, mask in masks.items() if mask.any() and not mask.all()]
-    supports = [_border_support(inputs, frame, config) for frame in partly]
+    supports = [_border_support(inputs.rgb[frame], roles[frame], config) for frame in partly]
     is_supported = not supports or float(np.mean(supports)) >= config.sky_min_support
     is_far = 2 * sum(_is_nearer(inputs, frame, masks[frame]) for frame in partly) <= len(partly)
     if is_supported and is_far and _measured_share(inputs, masks) <= config.sky_max_measured:
@@ -70,8 +70,7 @@ class _WithoutSky:
         return np.where(roles == Role.SKY, np.uint8(Role.UNKNOWN), roles)
 
 
-def _border_support(inputs: ShotInputs, frame: int, config: FusionConfig) -> float:
-    rgb, roles = np.asarray(inputs.rgb[frame]), np.asarray(inputs.roles[frame] if inputs.roles is not None else 0)
+def _border_support(rgb: Uint8Array, roles: Uint8Array, config: FusionConfig) -> float:
     sides = np.where(roles == Role.UNKNOWN, 0, np.where(roles == Role.SKY, 1, 2)).astype(np.int32)
     mask = torch.from_numpy(nearest(sides, rgb.shape[:2]))[None, None]
     image = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float() / 255
