@@ -45,7 +45,7 @@ class ChunkedFrames:
     ``frames[i]`` is one frame, ``frames[a:b]`` a stack, both read-only NumPy arrays; further indices pick from these.
     """
 
-    def __init__(self, array: zarr.Array[Any], count: int, folder: Path, kept_chunks: int = 8) -> None:
+    def __init__(self, array: zarr.Array[Any], count: int, folder: Path, kept_chunks: int = 4) -> None:
         self._array = array
         self._count = count
         self._folder = folder
@@ -246,7 +246,7 @@ class StageStore:
         forget_chunk(self.folder, chunk)
         self._done.pop(chunk, None)
 
-    def frames(self, name: str, *, kept_chunks: int = 8) -> Frames:
+    def frames(self, name: str, *, kept_chunks: int = 4) -> Frames:
         """Lazy view of one array of a finished stage."""
         count = self.frame_count
         if count is None:

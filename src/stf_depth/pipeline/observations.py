@@ -79,7 +79,7 @@ def observe(plan: VideoPlan, cameras: list[CameraSolve], structure: StageStore |
 
 def open_rgb(plan: VideoPlan) -> Frames:
     """Decoded frames at the working size."""
-    return plan.store("frames").frames("rgb", kept_chunks=12)
+    return plan.store("frames").frames("rgb")
 
 
 def open_roles(plan: VideoPlan) -> Frames | None:
