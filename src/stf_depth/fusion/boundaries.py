@@ -8,6 +8,9 @@ from torch import Tensor
 
 __all__ = ["border_support", "dilate", "snap_to_segments"]
 
+# So many times steeper than the surfaces beside it must an edge be: a road that runs away from the camera is none.
+_STEEPER = 2.0
+
 
 def snap_to_segments(
     log_disparity: Tensor, segments: Tensor, rgb: Tensor, *, radius_px: int, min_contrast: float, min_support: float
@@ -15,9 +18,10 @@ def snap_to_segments(
     """Replace values within ``radius_px`` of a segment border by what the inside of the same segment continues to.
 
     The inside grows outwards one pixel at a time, each new pixel the mean of its known neighbours of the same segment,
-    held within the range of the old values nearby, so that nothing overshoots. It is used where both hold: the two
-    sides differ by more than ``min_contrast``, and the image has its edge at the border: gradients there exceed those
-    beside it ``min_support`` times. A shifted or invented mask fails the second, and leaves the depth as it is.
+    held within the range of the old values nearby, so that nothing overshoots. It is used where both hold: values
+    near by differ by more than ``min_contrast`` beyond what the slopes of the insides explain, and the image has its
+    edge at the border: gradients there exceed those beside it ``min_support`` times. A shifted or invented mask fails
+    the second, and leaves the depth as it is.
     log_disparity: (1, 1, H, W). segments: (1, 1, H, W) int32, 0 unlabelled. rgb: (1, 3, H, W) in [0, 1].
     """
     border = _border(segments)
@@ -28,7 +32,7 @@ def snap_to_segments(
     value, filled = _grow(log_disparity, known, segments, radius_px + 1)
     low, high = _range_around(log_disparity, radius_px + 1)
     value = torch.maximum(torch.minimum(value, high), low)
-    contrast = ((high - low) > min_contrast).to(value)
+    contrast = ((high - low) - _STEEPER * _slope(log_disparity, known, radius_px) > min_contrast).to(value)
     accept = near * filled * contrast * _support(border, near, rgb, radius_px, min_support)
     return log_disparity + accept * (value - log_disparity)
 
@@ -60,6 +64,14 @@ def dilate(mask: Tensor, radius_px: int) -> Tensor:
             found = torch.maximum(found.narrow(axis, 0, length), found.narrow(axis, step, length))
             reach += step
     return found
+
+
+def _slope(values: Tensor, known: Tensor, radius_px: int) -> Tensor:
+    """By how much values change across a square of ``radius_px`` around each pixel where ``known`` ones are smooth."""
+    steps = torch.zeros_like(values)
+    steps[..., :, 1:] += (values[..., :, 1:] - values[..., :, :-1]).abs() * known[..., :, 1:] * known[..., :, :-1]
+    steps[..., 1:, :] += (values[..., 1:, :] - values[..., :-1, :]).abs() * known[..., 1:, :] * known[..., :-1, :]
+    return 2 * (radius_px + 1) * _means_over(steps, known, 4 * radius_px + 1)
 
 
 def _range_around(values: Tensor, radius_px: int) -> tuple[Tensor, Tensor]:
