@@ -226,10 +226,11 @@ def test_snapping_ignores_a_mask_without_image_edge() -> None:
     torch.testing.assert_close(snapped, blurred)
 
 
-def test_snapping_does_not_touch_flat_depth() -> None:
+@pytest.mark.parametrize("slope", [0.001, 0.05])
+def test_snapping_does_not_touch_a_plane_however_steep(slope: float) -> None:
     _, segments, rgb, _ = two_halves()
     y, x = np.mgrid[:60, :80]
-    plane = maps(0.001 * x + 0.0005 * y)
+    plane = maps(slope * x + 0.5 * slope * y)
     snapped = snap_to_segments(plane, segments, rgb, radius_px=6, min_contrast=0.05, min_support=1.5)
     torch.testing.assert_close(snapped, plane)
 

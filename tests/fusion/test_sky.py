@@ -11,8 +11,8 @@ import torch
 
 from stf_depth.config import FusionConfig
 from stf_depth.fusion.inputs import ShotInputs, StructureMaps
-from stf_depth.fusion.sky import move_border_to_colours, push_sky_back, with_believed_sky
-from stf_depth.synthetic import SyntheticClip, render_clip, scene
+from stf_depth.fusion.sky import has_steady_sky, move_border_to_colours, push_sky_back, with_believed_sky
+from stf_depth.synthetic import SyntheticClip, degrade, render_clip, scene
 from stf_depth.types import Ambiguity, Role
 
 CONFIG = FusionConfig()
@@ -103,3 +103,24 @@ def test_sky_has_one_depth_behind_everything_solid() -> None:
     pushed = push_sky_back(value, sky, 0.1)
     behind = np.log(0.05)
     np.testing.assert_allclose(pushed[0, 0, 0].numpy(), [0.0, behind, behind, behind], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("damage", "is_steady"), [("none", True), ("missing masks", True), ("guesses", False)])
+def test_sky_counts_as_steady_where_it_changes_as_the_rest_does(
+    damage: str, is_steady: bool, street: SyntheticClip, rng: np.random.Generator
+) -> None:
+    maps, roles = degrade(street.depth, 0), street.roles.copy()
+    depth, sky = maps.depth.copy(), street.roles == Role.SKY
+    if damage == "missing masks":
+        roles[1::2] = 0
+    if damage == "guesses":
+        for frame, mask in zip(depth, sky, strict=True):
+            frame[mask] = np.quantile(frame[~mask], rng.uniform(0, 0.7))
+    assert has_steady_sky(ShotInputs(street.rgb, depth, maps.valid, maps.ambiguity, roles=roles)) is is_steady
+
+
+def test_no_sky_is_not_steady(street: SyntheticClip) -> None:
+    maps = degrade(street.depth, 0)
+    inputs = ShotInputs(street.rgb, maps.depth, maps.valid, maps.ambiguity)
+    assert not has_steady_sky(inputs)
+    assert not has_steady_sky(replace(inputs, roles=np.zeros_like(street.roles)))

@@ -24,7 +24,7 @@ from stf_depth.fusion.inputs import FusedChunk, ShotInputs
 from stf_depth.fusion.prelook import look_ahead
 from stf_depth.fusion.reader import LowReader, as_image, low_size, resize, resize_masked
 from stf_depth.fusion.semantic import Labels
-from stf_depth.fusion.sky import push_sky_back, with_believed_sky
+from stf_depth.fusion.sky import has_steady_sky, push_sky_back, with_believed_sky
 from stf_depth.parallel import mapped_ahead, thread_pool
 from stf_depth.perception.base import FlowBackend
 from stf_depth.types import BoolArray, Float32Array, Role
@@ -102,6 +102,7 @@ class _Shot:
         self.align, self.fuse = config.alignment, config.fusion
         inputs = with_believed_sky(inputs, self.fuse)
         self.inputs, self.device = inputs, device
+        self.has_steady_sky = has_steady_sky(inputs)
         self.full = (int(inputs.rgb.shape[1]), int(inputs.rgb.shape[2]))
         full_mode = self.fuse.mode == "full"
         use_structure = full_mode and inputs.camera is not None and inputs.camera.is_reliable
@@ -145,7 +146,9 @@ class _Shot:
 
     def _sample(self, frame: int, sampler: LinkSampler) -> None:
         low = self.reader.frame(frame)
-        weight = low.valid * (low.roles != Role.SKY) * (1 - 0.8 * (low.roles == Role.MOVER).to(low.valid))
+        weight = low.valid * (1 - 0.8 * (low.roles == Role.MOVER).to(low.valid))
+        if not self.has_steady_sky:
+            weight = weight * (low.roles != Role.SKY)
         flows = [as_image(part) for part in self.reader.flow(frame - 1)] if frame else [None, None]
         distance = torch.where(low.structure_confidence > 0.2, low.structure, low.log_disparity)
         sampler.push(as_image(low.log_disparity), as_image(weight), flows[0], flows[1], as_image(distance))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,9 +19,9 @@ from stf_depth.config import FusionConfig
 from stf_depth.fusion.boundaries import border_support, dilate
 from stf_depth.fusion.inputs import ShotInputs, sampled_frames
 from stf_depth.fusion.reader import nearest
-from stf_depth.types import Frames, Role, Uint8Array
+from stf_depth.types import BoolArray, Float32Array, Frames, Role, Uint8Array
 
-__all__ = ["move_border_to_colours", "push_sky_back", "with_believed_sky"]
+__all__ = ["has_steady_sky", "move_border_to_colours", "push_sky_back", "with_believed_sky"]
 
 # A pixel at the border mixes both colours: alone, it changes sides only where this share of it is the other side's.
 _MOSTLY = 0.6
@@ -29,6 +30,8 @@ _CLEARLY = 1.0
 _CELLS = 4
 _NOT_THERE = 1e-3
 _SLACK_PX = 3
+_MIN_PIXELS = 50
+_STEADY = 1.5
 _MEASURED = 0.3
 # Of the floor of the shot's disparity: behind what anything solid is taken to be.
 _BEHIND = 0.5
@@ -95,6 +98,53 @@ def _measured_share(inputs: ShotInputs, masks: dict[int, NDArray[np.bool_]]) -> 
         here = nearest(mask, confidence.shape)
         measured, pixels = measured + int((confidence[here] > _MEASURED).sum()), pixels + int(here.sum())
     return measured / max(pixels, 1)
+
+
+def has_steady_sky(inputs: ShotInputs) -> bool:
+    """Whether the input sees the sky about as steadily as the rest, over pairs of neighbouring frames of the shot.
+
+    Both maps of a pair are brought to median 0 and median deviation 1 of what is no sky; the median change of the
+    sky's pixels is compared with that of the others; a frame without sky counts as one whose mask is missing. A network that guesses at the sky anew in each frame fails it; a
+    steady one's sky says what shift each frame has, for nothing solid is as far. False where there is no sky.
+    """
+    if inputs.roles is None or len(inputs) < 2:
+        return False
+    firsts = sorted({min(frame, len(inputs) - 2) for frame in sampled_frames(len(inputs))})
+    changes = [change for frame in firsts if (change := _changes(inputs, frame)) is not None]
+    if not changes:
+        return False
+    sky, rest = np.median(np.array(changes), axis=0)
+    return bool(sky <= _STEADY * rest)
+
+
+def _changes(inputs: ShotInputs, frame: int) -> tuple[float, float] | None:
+    """Median change from ``frame`` to the next of the sky and of the rest; None where either has few pixels."""
+    pair = [_disparity_and_sky(inputs, index) for index in (frame, frame + 1)]
+    good = pair[0].valid & pair[1].valid
+    masks = [one.sky for one in pair if one.sky.any()] or [good & False]
+    sky, rest = good & np.all(masks, axis=0), good & ~np.any(masks, axis=0)
+    if min(sky.sum(), rest.sum()) < _MIN_PIXELS:
+        return None
+    scaled = []
+    for one in pair:
+        centre = np.median(one.disparity[rest])
+        spread = np.median(np.abs(one.disparity[rest] - centre))
+        scaled.append((one.disparity - centre) / max(float(spread), 1e-12))
+    change = np.abs(scaled[1] - scaled[0])
+    return float(np.median(change[sky])), float(np.median(change[rest]))
+
+
+class _View(NamedTuple):
+    disparity: Float32Array
+    valid: BoolArray
+    sky: BoolArray
+
+
+def _disparity_and_sky(inputs: ShotInputs, frame: int) -> _View:
+    disparity = np.asarray(inputs.disparity[frame], np.float32)
+    valid = np.asarray(inputs.valid[frame], bool) & np.isfinite(disparity)
+    roles = nearest(np.asarray(inputs.roles[frame]), disparity.shape) if inputs.roles is not None else disparity
+    return _View(disparity, valid, roles == Role.SKY)
 
 
 def move_border_to_colours(mask: Tensor, image: Tensor, *, band_px: int) -> Tensor:
