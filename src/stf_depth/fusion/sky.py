@@ -104,8 +104,9 @@ def has_steady_sky(inputs: ShotInputs) -> bool:
     """Whether the input sees the sky about as steadily as the rest, over pairs of neighbouring frames of the shot.
 
     Both maps of a pair are brought to median 0 and median deviation 1 of what is no sky; the median change of the
-    sky's pixels is compared with that of the others; a frame without sky counts as one whose mask is missing. A network that guesses at the sky anew in each frame fails it; a
-    steady one's sky says what shift each frame has, for nothing solid is as far. False where there is no sky.
+    sky's pixels is compared with that of the others. A frame without sky counts as one whose mask is missing. A network
+    that guesses at the sky anew in each frame fails it; a steady one's sky says what shift each frame has, for nothing
+    solid is as far. False where there is no sky.
     """
     if inputs.roles is None or len(inputs) < 2:
         return False
