@@ -73,7 +73,9 @@ def has_sky(inputs: ShotInputs) -> bool:
 def test_sky_is_believed_on_image_edges_and_where_nothing_was_measured(street: SyntheticClip) -> None:
     sky = street.roles == Role.SKY
     right = inputs_of(street, street.roles, np.where(sky, 0.05, 0.8).astype(np.float32))
-    assert with_believed_sky(right, CONFIG) is right
+    believed = with_believed_sky(right, CONFIG).roles
+    assert believed is not None
+    assert np.array_equal(np.stack([believed[frame] for frame in range(len(sky))]), street.roles)
     measured = replace(right, structure=StructureMaps(right.disparity, np.full(sky.shape, 0.8, np.float32)))
     assert not has_sky(with_believed_sky(measured, CONFIG))
     shifted = np.roll(street.roles, 60, 2)
@@ -95,6 +97,18 @@ def test_disbelieved_sky_is_unknown_and_nothing_else_changes(street: SyntheticCl
     assert len(roles) == len(street.roles)
     expected = np.where(street.roles[1] == Role.SKY, Role.UNKNOWN, street.roles[1])
     assert np.array_equal(roles[1], expected)
+
+
+def test_a_part_of_the_sky_on_the_road_is_not_believed_and_the_rest_is(street: SyntheticClip) -> None:
+    maps, roles = degrade(street.depth, 0), street.roles.copy()
+    roles[1, 150:160, 40:60] = Role.SKY
+    inputs = ShotInputs(street.rgb, maps.depth, maps.valid, maps.ambiguity, roles=roles)
+    believed = with_believed_sky(inputs, CONFIG).roles
+    assert believed is not None
+    assert not (np.asarray(believed[1])[150:160, 40:60] == Role.SKY).any()
+    for frame in range(len(roles)):
+        kept = (np.asarray(believed[frame]) == Role.SKY)[street.roles[frame] == Role.SKY]
+        assert kept.mean() > 0.98
 
 
 def test_sky_has_one_depth_behind_everything_solid() -> None:

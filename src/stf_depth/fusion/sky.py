@@ -9,10 +9,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from stf_depth.config import FusionConfig
@@ -32,6 +34,7 @@ _NOT_THERE = 1e-3
 _SLACK_PX = 3
 _MIN_PIXELS = 50
 _STEADY = 1.5
+_FAR, _SMALL_PART = 0.3, 0.25
 _MEASURED = 0.3
 # Of the floor of the shot's disparity: behind what anything solid is taken to be.
 _BEHIND = 0.5
@@ -40,9 +43,10 @@ _BEHIND = 0.5
 def with_believed_sky(inputs: ShotInputs, config: FusionConfig) -> ShotInputs:
     """``inputs``, with sky as UNKNOWN in all frames if a few frames over the shot show that its masks are wrong.
 
-    They are if less than ``sky_min_support`` of their border lies on edges of the image, or more than
+    Masks are wrong if less than ``sky_min_support`` of their border lies on edges of the image, or more than
     ``sky_max_measured`` of their area was triangulated well, which takes parallax and texture, or if the input has
-    them nearer than the rest in most frames: no network takes sky for the nearer half.
+    them nearer than the rest in most frames: no network takes sky for the nearer half. In masks that are believed,
+    small parts that the input has nearer than the farther part of the rest become UNKNOWN too: a bush called sky.
     """
     roles = inputs.roles
     if roles is None or not config.sky or config.mode == "none":
@@ -53,7 +57,7 @@ def with_believed_sky(inputs: ShotInputs, config: FusionConfig) -> ShotInputs:
     is_supported = not supports or float(np.mean(supports)) >= config.sky_min_support
     is_far = 2 * sum(_is_nearer(inputs, frame, masks[frame]) for frame in partly) <= len(partly)
     if is_supported and is_far and _measured_share(inputs, masks) <= config.sky_max_measured:
-        return inputs
+        return replace(inputs, roles=_FarSky(roles, inputs.disparity, inputs.valid))
     return replace(inputs, roles=_WithoutSky(roles))
 
 
@@ -71,6 +75,46 @@ class _WithoutSky:
     def __getitem__(self, frame: int) -> NDArray[np.uint8]:
         roles = np.asarray(self.roles[frame], np.uint8)
         return np.where(roles == Role.SKY, np.uint8(Role.UNKNOWN), roles)
+
+
+@dataclass(frozen=True)
+class _FarSky:
+    """Roles with small connected parts of the sky UNKNOWN where they lie nearer than the farther part of the rest."""
+
+    roles: Frames
+    disparity: Frames
+    valid: Frames
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.roles.shape
+
+    def __len__(self) -> int:
+        return len(self.roles)
+
+    def __getitem__(self, frame: int) -> NDArray[np.uint8]:
+        roles = np.asarray(self.roles[frame], np.uint8)
+        sky = roles == Role.SKY
+        if not sky.any():
+            return roles
+        valid = np.asarray(self.valid[frame], bool)
+        disparity = nearest(np.where(valid, np.asarray(self.disparity[frame], np.float32), np.nan), roles.shape)
+        return np.where(_near_parts(sky, disparity), np.uint8(Role.UNKNOWN), roles)
+
+
+def _near_parts(sky: BoolArray, disparity: Float32Array) -> BoolArray:
+    """Pixels of the parts that are no sky; disparity is NaN where it is not valid, and no part is judged by such."""
+    known = np.isfinite(disparity)
+    rest = disparity[known & ~sky]
+    if not rest.size:
+        return np.zeros_like(sky)
+    count, parts = cv2.connectedComponents(sky.astype(np.uint8), connectivity=4)
+    medians = ndimage.median(disparity, np.where(known, parts, 0), np.arange(count))
+    is_small = np.bincount(parts[sky], minlength=count) < _SMALL_PART * sky.sum()
+    is_near = np.nan_to_num(medians, nan=-np.inf) > np.quantile(rest, _FAR)
+    is_near[0] = False
+    near: BoolArray = (is_near & is_small)[parts]
+    return near
 
 
 def _border_support(rgb: Uint8Array, roles: Uint8Array, config: FusionConfig) -> float:
