@@ -148,6 +148,7 @@ class GeometryConfig(FrozenConfig):
     fallback_confidence: float = Field(0.02, ge=0, le=1)
     fusion_offsets: tuple[int, ...] = (3, 6, 10, 16, 24)
     fusion_widths: tuple[float, ...] = (0.3, 0.1, 0.05)
+    fusion_sure: float = Field(0.3, gt=0)
     fusion_miss_px: float = Field(1.5, gt=0)
     fusion_floor: float = Field(0.06, gt=0)
     flow_preset: Literal["fast", "medium"] = "medium"

@@ -242,6 +242,18 @@ def test_fusion_outvotes_one_wrong_neighbour_and_trusts_confidence() -> None:
     assert (fuse(own, agreeing, CONFIG).confidence > fused.confidence).all()
 
 
+def test_weak_measurements_are_averaged_where_strong_ones_are_chosen_from() -> None:
+    one = np.ones((4, 6), np.float32)
+
+    def fused_of(confidence: float) -> np.ndarray:
+        own = Estimate(1.0 * one, confidence * one)
+        others = [(value * one, confidence * one) for value in (0.9, 1.0, 1.05, 1.6)]
+        return fuse(own, others, CONFIG).disparity
+
+    assert np.abs(fused_of(0.9) - 0.99).max() < 0.02
+    assert (fused_of(0.03) > fused_of(0.9) + 0.02).all()
+
+
 def test_a_plane_is_carried_where_nothing_is_measured() -> None:
     v, u = np.mgrid[0:60, 0:80].astype(np.float32)
     plane = 1 + 0.004 * u + 0.002 * v

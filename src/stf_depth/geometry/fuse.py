@@ -104,8 +104,10 @@ def _looked_up(values: Float32Array, u: Float32Array, v: Float32Array) -> Float3
 def fuse(own: Estimate, others: list[tuple[Float32Array, Float32Array]], config: GeometryConfig) -> Estimate:
     """argmin_d sum_i c_i^2 rho((d_i - d) / d), by reweighting with a narrowing Geman-McClure loss.
 
-    others: (disparity, confidence plus floor) of the neighbours at the reference's pixels. Confidence becomes the
-    root mean square of the c_i that agree, times the share of the evidence that agrees.
+    others: (disparity, confidence plus floor) of the neighbours at the reference's pixels. Where their root mean square
+    is below ``fusion_sure``, the loss is as many times wider: weak measurements scatter, and a narrow loss would pick
+    one of them. Confidence becomes the root mean square of the c_i that agree, times the share of the evidence that
+    agrees.
     """
     disparity, confidence = np.empty_like(own.disparity), np.empty_like(own.confidence)
     for rows in slabs(len(disparity)):
@@ -120,9 +122,10 @@ def fuse(own: Estimate, others: list[tuple[Float32Array, Float32Array]], config:
 def _agreed(values: Float32Array, trust: Float32Array, config: GeometryConfig) -> tuple[Float32Array, Float32Array]:
     power = np.square(trust)
     disparity, weight = values[0], power
+    narrowing = np.minimum(np.sqrt(power.mean(0)) / np.float32(config.fusion_sure), 1)
     for width in config.fusion_widths:
         disparity = (weight * values).sum(0) / weight.sum(0)
-        ratio = (values / disparity - 1) * np.float32(1 / width)
+        ratio = (values / disparity - 1) * (narrowing * np.float32(1 / width))
         weight = power / np.square(1 + np.square(ratio))
     total, evidence = weight.sum(0), power.sum(0)
     disparity = (weight * values).sum(0) / total
