@@ -246,12 +246,12 @@ def test_weak_measurements_are_averaged_where_strong_ones_are_chosen_from() -> N
     one = np.ones((4, 6), np.float32)
 
     def fused_of(confidence: float) -> np.ndarray:
-        own = Estimate(1.0 * one, confidence * one)
-        others = [(value * one, confidence * one) for value in (0.9, 1.0, 1.05, 1.6)]
-        return fuse(own, others, CONFIG).disparity
+        trust = (confidence + CONFIG.fusion_floor) * one
+        others = [(value * one, trust) for value in (1.0, 1.02, 1.3, 1.3)]
+        return fuse(Estimate(one, confidence * one), others, CONFIG).disparity
 
-    assert np.abs(fused_of(0.9) - 0.99).max() < 0.02
-    assert (fused_of(0.03) > fused_of(0.9) + 0.02).all()
+    assert np.abs(fused_of(0.9) - 1.01).max() < 0.01
+    assert (fused_of(0.03) > 1.05).all()
 
 
 def test_a_plane_is_carried_where_nothing_is_measured() -> None:
