@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from stf_depth.cache.remote import Mirror, is_remote, mirror_of
 from stf_depth.config import RunConfig, preset
 from stf_depth.errors import StfDepthError
 from stf_depth.executors.base import Executor, Job, JobResult
@@ -44,7 +45,7 @@ def process(
     """
     config = configure(preset, options, **overrides)
     delivery = Delivery(exports=tuple(exports), visualize=False, standard=False)
-    jobs = jobs_for([Path(video)], Path(output_dir), Path(working_dir), delivery)
+    jobs = jobs_for([Path(video)], output_dir, working_dir, delivery)
     done = process_many(jobs, config, reporter=reporter)[0]
     if done.error is not None or done.outcome is None:
         raise done.error or StfDepthError("nothing was processed", where=video)
@@ -56,13 +57,36 @@ def configure(preset_name: str, options: dict[str, Any] | None = None, **overrid
     return preset(preset_name, **overrides).with_values(options or {})
 
 
-def jobs_for(inputs: Sequence[Path], output_dir: Path, working_dir: Path, delivery: Delivery) -> list[Job]:
+def jobs_for(
+    inputs: Sequence[Path],
+    output_dir: str | PathLike[str],
+    working_dir: str | PathLike[str],
+    delivery: Delivery,
+) -> list[Job]:
     """One job for each video or sequence under ``inputs``.
 
-    Raises InputNotFoundError for a path that is not there or a folder without videos.
+    output_dir, working_dir: a path, or a URL of shared storage (``s3://bucket/results``), which is worked on as a local
+    copy. Raises InputNotFoundError for a path that is not there or a folder without videos, ConfigError for a bad URL.
     """
     items = discover(inputs)
-    return [Job(item, VideoFolders(working_dir / item.name, output_dir / item.name), delivery) for item in items]
+    (working, shared_working), (output, shared_output) = _place(working_dir), _place(output_dir)
+    shared = [mirror for mirror in (shared_working, shared_output) if mirror is not None]
+    return [
+        Job(
+            item,
+            VideoFolders(working / item.name, output / item.name),
+            delivery,
+            tuple(mirror.of(item.name) for mirror in shared),
+        )
+        for item in items
+    ]
+
+
+def _place(folder: str | PathLike[str]) -> tuple[Path, Mirror | None]:
+    if not is_remote(folder):
+        return Path(folder), None
+    mirror = mirror_of(fspath(folder))
+    return mirror.local, mirror
 
 
 def process_many(

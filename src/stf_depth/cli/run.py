@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from stf_depth.cache.remote import is_remote, mirror_of
 from stf_depth.cli.causal import execute_causal
 from stf_depth.cli.common import EXIT_FAILED
 from stf_depth.cli.reporters import JsonReporter, make_reporter
@@ -29,8 +30,10 @@ def run(
             help="Videos, image-sequence folders, folders of videos; with --mode causal also camera numbers and URLs.",
         ),
     ],
-    output_dir: Annotated[Path, typer.Option(help="Results, one folder a video.")] = Path("data/output"),
-    working_dir: Annotated[Path, typer.Option(help="Cache and images, one folder a video.")] = Path("data/working"),
+    output_dir: Annotated[str, typer.Option(help="Results, one folder a video; a path or s3://...")] = "data/output",
+    working_dir: Annotated[
+        str, typer.Option(help="Cache and images, one folder a video; a path or s3://...")
+    ] = "data/working",
     preset: Annotated[str, typer.Option(help="seed, offline, fast or best.")] = "fast",
     depth: Annotated[str | None, typer.Option(help="Depth: a name, hf:, onnx:, precomputed: or motion.")] = None,
     semantic: Annotated[str | None, typer.Option(help="Semantic segmentation, or none.")] = None,
@@ -86,13 +89,17 @@ def run(
     )
 
 
-def _write_index(results: Sequence[JobResult], output_dir: Path) -> None:
+def _write_index(results: Sequence[JobResult], output_dir: str | Path) -> None:
     """A page that leads to the reports, where there is more than one."""
     from stf_depth.report import write_index
 
     finished = [result.outcome.result for result in results if result.outcome is not None]
-    if len(finished) > 1:
-        write_index(finished, output_dir / "index.html")
+    if len(finished) < 2:
+        return
+    mirror = mirror_of(str(output_dir)) if is_remote(output_dir) else None
+    write_index(finished, (mirror.local if mirror else Path(output_dir)) / "index.html")
+    if mirror:
+        mirror.push_file("index.html")
 
 
 def assignments(pairs: Sequence[str] | None) -> dict[str, str]:
@@ -130,8 +137,8 @@ def parse_size(text: str) -> dict[str, Any]:
 def execute(
     inputs: Sequence[str | Path],
     *,
-    output_dir: Path,
-    working_dir: Path,
+    output_dir: str | Path,
+    working_dir: str | Path,
     preset: str,
     overrides: dict[str, Any],
     options: dict[str, Any],
@@ -144,6 +151,9 @@ def execute(
 ) -> int:
     """Process inputs and print the table; returns the exit code."""
     if mode == "causal":
+        if is_remote(output_dir):
+            raise ConfigError("--mode causal writes to a folder of this machine", where="--output-dir", got=output_dir)
+        output_dir = Path(output_dir)
         return execute_causal(inputs, output_dir, preset, overrides, options, delivery, quiet=quiet, log_json=log_json)
     if mode != "offline":
         raise ConfigError("unknown --mode", expected="offline or causal", got=mode)

@@ -56,7 +56,7 @@ def summary_values(result: JobResult) -> dict[str, Any]:
         "flicker_before": manifest["flicker_percent"]["per_frame"],
         "flicker_after": manifest["flicker_percent"]["fused"],
         "fallbacks": list(outcome.fallbacks),
-        "output": str(outcome.result.folder),
+        "output": result.job.output,
     }
 
 

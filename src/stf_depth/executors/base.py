@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from stf_depth.cache.remote import Mirror
 from stf_depth.config import RunConfig
 from stf_depth.errors import StfDepthError
 from stf_depth.pipeline.plan import VideoFolders
@@ -18,11 +19,18 @@ __all__ = ["Executor", "Job", "JobResult"]
 
 @dataclass(frozen=True)
 class Job:
-    """One video, where its files go, and what is made from it."""
+    """One video, where its files go, and what is made from it. mirrors: those of its folders on shared storage."""
 
     item: InputItem
     folders: VideoFolders
     delivery: Delivery
+    mirrors: tuple[Mirror, ...] = ()
+
+    @property
+    def output(self) -> str:
+        """Where the result lies, as the user knows it."""
+        urls = {mirror.local: mirror.url for mirror in self.mirrors}
+        return urls.get(self.folders.output, str(self.folders.output))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from stf_depth.executors.base import Job, JobResult
 from stf_depth.pipeline.backends import Backends
 from stf_depth.pipeline.process import process_video
 from stf_depth.pipeline.progress import Reporter
+from stf_depth.pipeline.remote import mirrored
 
 __all__ = ["LocalExecutor", "run_job"]
 
@@ -30,7 +31,9 @@ class LocalExecutor:
 def run_job(job: Job, config: RunConfig, backends: Backends, reporter: Reporter) -> JobResult:
     """Process one job; an error ends this job only."""
     try:
-        return JobResult(job, outcome=process_video(job.item, config, backends, job.folders, job.delivery, reporter))
+        with mirrored(job.mirrors, reporter) as told:
+            outcome = process_video(job.item, config, backends, job.folders, job.delivery, told)
+        return JobResult(job, outcome=outcome)
     except StfDepthError as error:
         return JobResult(job, error=error)
     except Exception as error:  # a defect: the other videos of the batch are done all the same
