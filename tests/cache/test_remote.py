@@ -90,6 +90,15 @@ def test_a_file_that_both_sides_have_is_not_fetched_again(
     assert mirror.pull().keys() == FILES.keys()
 
 
+@pytest.mark.parametrize("record", ["[]", "{", '{"manifest.json": 3}'])
+def test_a_damaged_record_means_that_everything_is_fetched(storage: Any, mirror: Mirror, record: str) -> None:
+    write(mirror.local, FILES)
+    mirror.push({})
+    write(mirror.local, {".remote.json": record.encode(), "manifest.json": b"damaged"})
+    mirror.pull()
+    assert (mirror.local / "manifest.json").read_bytes() == FILES["manifest.json"]
+
+
 def test_markers_are_removed_first_and_sent_last(storage: Any, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that dies while it sends must leave no marker without the files that it speaks of."""
     write(mirror.local, FILES)

@@ -57,11 +57,12 @@ class Mirror:
             versions = _versions(storage, root)
             self.local.mkdir(parents=True, exist_ok=True)
             remove_partials(self.local)
-            here, record = _local_files(self.local), read_json(self.local / _RECORD) or {}
+            here, record = _local_files(self.local), read_json(self.local / _RECORD)
             for name in here.keys() - versions.keys():
                 (self.local / name).unlink()
             for name, version in versions.items():
-                if name not in here or record.get(name) != [*here[name], version]:
+                is_known = isinstance(record, dict) and name in here and record.get(name) == [*here[name], version]
+                if not is_known:
                     (self.local / name).parent.mkdir(parents=True, exist_ok=True)
                     storage.get_file(f"{root}/{name}", str(self.local / name))
             return self._recorded(_local_files(self.local), versions)
