@@ -56,6 +56,12 @@ def test_what_is_sent_can_be_fetched_elsewhere(storage: Any, mirror: Mirror, tmp
     assert {name: (other.local / name).read_bytes() for name in FILES} == FILES
 
 
+def test_entries_for_folders_are_no_files(storage: Any, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {f"/bucket/results/{name}": {"size": 0} for name in ("", "depth.zarr/")}
+    monkeypatch.setattr(type(storage), "find", lambda *_, **__: found)
+    assert mirror.pull() == {}
+
+
 def test_only_what_changed_is_sent_and_what_is_gone_is_removed(storage: Any, mirror: Mirror) -> None:
     write(mirror.local, FILES)
     known = mirror.push({})
@@ -97,6 +103,17 @@ def test_a_damaged_record_means_that_everything_is_fetched(storage: Any, mirror:
     write(mirror.local, {".remote.json": record.encode(), "manifest.json": b"damaged"})
     mirror.pull()
     assert (mirror.local / "manifest.json").read_bytes() == FILES["manifest.json"]
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/../../evil", "a//b", "..\\evil"])
+def test_names_that_lead_out_of_the_copy_are_refused(
+    storage: Any, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    found = {f"/bucket/results/{name}": {"size": 3}}
+    monkeypatch.setattr(type(storage), "find", lambda *_, **__: found)
+    monkeypatch.setattr(type(storage), "get_file", lambda *_, **__: pytest.fail("fetched"))
+    with pytest.raises(OutputError, match="leads out of its folder"):
+        mirror.pull()
 
 
 def test_markers_are_removed_first_and_sent_last(storage: Any, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,10 +138,21 @@ def _versions(storage: Any, root: str) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     marks = ("ETag", "etag", "mtime", "created", "LastModified")
+    names = {path: path[len(root) :].lstrip("/") for path in found}
     return {
-        path[len(root) :].lstrip("/"): str([info["size"], *(info[mark] for mark in marks if mark in info)])
-        for path, info in found.items()
+        _inside(name): str([found[path]["size"], *(found[path][mark] for mark in marks if mark in found[path])])
+        for path, name in names.items()
+        if name and not name.endswith("/")  # consoles of object stores make such entries for folders
     }
+
+
+def _inside(name: str) -> str:
+    """``name``, which whoever writes to the storage chose; raises OutputError where it leads out of the local copy."""
+    if {"", ".", ".."} & set(name.split("/")) or "\\" in name:
+        raise OutputError(
+            "a name in the shared storage leads out of its folder", got=name, hint="Remove the file there"
+        )
+    return name
 
 
 def _protocols(storage: Any) -> tuple[str, ...]:
