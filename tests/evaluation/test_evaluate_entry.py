@@ -172,6 +172,7 @@ class TestSelf:
         assert scores.value("flicker_percent", "per frame") > 3 * scores.value("flicker_percent")
         assert scores.value("flow_scale_drift", "per frame") > 5 * scores.value("flow_scale_drift")
         assert scores.value("opw_nvds") >= 0
+        assert scores.value("opw_abs_rel", "per frame") > 3 * scores.value("opw_abs_rel") > 0
         assert len(scores.seconds) == len(scores.scale["fused"]) == 11
         assert sum(scores.confidence_shares.values()) == pytest.approx(1.0)
         assert scores.confidence_shares["0.75 to 1.00"] == 1.0
@@ -192,6 +193,11 @@ class TestSelf:
         (tmp_path / "000000.png").unlink()
         with pytest.raises(SequenceError, match="one mask for each frame"):
             evaluate_self(sharp, masks=tmp_path)
+
+    def test_affine_depth_has_no_error_of_z(self, make_result: Callable[..., Path]) -> None:
+        measures = evaluate_self(make_result(ambiguity="affine")).measures["fused"]
+        assert measures["opw_abs_rel"].reason == "affine disparity has no z-depth"
+        assert measures["flicker_percent"].value > 0
 
     def test_no_mask_is_held_out_of_a_fusion_with_regions(self, make_result: Callable[..., Path]) -> None:
         result = make_result()

@@ -45,6 +45,7 @@ COLUMNS: dict[str, Column] = {
     "scale_drift": Column("Scale drift", 4),
     "flicker_percent": Column("Flicker %", 2),
     "still_flicker_percent": Column("Flicker %, camera's motion out", 2),
+    "opw_abs_rel": Column("OPW (z)", 4),
     "opw_nvds": Column("OPW (NVDS)", 3),
     "flow_scale_drift": Column("Scale drift (flow)", 4),
     "mask_recall": Column("Mask-edge recall", 3, False),

@@ -33,6 +33,7 @@ from stf_depth.evaluation.flow_links import FlowLink, FlowLinker, neighbour_pair
 from stf_depth.evaluation.metrics import Measure
 from stf_depth.evaluation.report import markdown_table, measure_to_json, terminal_table, write_json
 from stf_depth.evaluation.still_scene import Placement, StillScene
+from stf_depth.geometry.arrays import as_float32
 from stf_depth.result import DepthResult
 from stf_depth.types import Ambiguity, BoolArray, Float32Array, Frames, Int32Array, Representation, Shot, Uint8Array
 
@@ -42,6 +43,7 @@ CONFIDENCE_EDGES = (0.25, 0.5, 0.75)
 LONG_SIDE_PX = 320
 MASK_FRAMES = 24
 CONFIDENCE_FRAMES = 48
+FARTHEST = 1e-3  # disparity of what counts as the far end of a clip that shows infinity, of its near end's
 
 
 @dataclass(frozen=True)
@@ -122,11 +124,11 @@ class SelfScores:
 def evaluate_self(result: Path, *, masks: Path | None = None, max_pairs: int = 200) -> SelfScores:
     """Score a result folder against itself, before and after fusion.
 
-    flicker_percent: 100 times the mean relative flow-warp error of range-normalised disparity. still_flicker_percent:
-    the same of depth with the camera's motion taken out, where the camera was solved. opw_nvds: with DIS
-    flow, so not for comparing with tables. flow_scale_drift: std / mean of the scale between flow-linked neighbours.
-    mask_recall: borders of held-out masks that depth edges hit. masks: folder of one id image a frame, unseen by the
-    fusion. Pairs are thinned evenly to ``max_pairs``.
+    flicker_percent: 100 times the mean relative flow-warp error of range-normalised disparity. opw_abs_rel: that of
+    range-normalised z-depth, where there is one. still_flicker_percent: that of depth with the camera's motion taken
+    out, where the camera was solved. opw_nvds: with DIS flow, so not for comparing with tables. flow_scale_drift: std /
+    mean of the scale between flow-linked neighbours. mask_recall: borders of held-out masks that depth edges hit.
+    masks: folder of one id image a frame, unseen by the fusion. Pairs are thinned evenly to ``max_pairs``.
 
     Raises InputNotFoundError and OutputError as ``DepthResult`` does, and when the source of the frames is gone.
     """
@@ -281,6 +283,7 @@ class _Series:
     scene: StillScene
     placements: Mapping[Shot, Placement]
     flicker: list[Measure] = field(default_factory=list)
+    distance: list[Measure] = field(default_factory=list)
     still: list[Measure] = field(default_factory=list)
     nvds: list[Measure] = field(default_factory=list)
     scales: list[float] = field(default_factory=list)
@@ -289,6 +292,7 @@ class _Series:
         if self.limits is None:
             absent = Measure.without_support("constant or empty prediction")
             self.flicker.append(absent)
+            self.distance.append(absent)
             self.still.append(absent)
             self.nvds.append(absent)
             self.scales.append(math.nan)
@@ -297,8 +301,17 @@ class _Series:
         first, second = (self.limits.normalise(values) for values in raw)
         self.still.append(self.scene.measure(k, raw, self.placements, link))
         self.flicker.append(opw_abs_rel_pair(first, second, link))
+        self.distance.append(self._distance(raw, self.limits, link))
         self.nvds.append(opw_nvds_pair(raw[0], raw[1], rgb[0], rgb[1], link))
         self.scales.append(flow_scale(first, second, link))
+
+    def _distance(self, raw: tuple[Float32Array, Float32Array], limits: ClipRange, link: FlowLink) -> Measure:
+        if self.stack.ambiguity is Ambiguity.AFFINE:
+            return Measure.without_support("affine disparity has no z-depth")
+        farthest = 1 / max(limits.low, FARTHEST * limits.high)
+        between = ClipRange(1 / limits.high, farthest)
+        first, second = (between.normalise(_inverse(values, 2 * farthest)) for values in raw)
+        return opw_abs_rel_pair(first, second, link)
 
     @property
     def flicker_percent(self) -> list[float]:
@@ -310,10 +323,16 @@ class _Series:
         share = (frame_count - 1) / frame_count if frame_count > 1 else math.nan
         return {
             "flicker_percent": _mean(self.flicker, 100.0),
+            "opw_abs_rel": _mean(self.distance, 1.0),
             "still_flicker_percent": _mean(self.still, 100.0),
             "opw_nvds": _mean(self.nvds, share),
             "flow_scale_drift": scale_drift(known),
         }
+
+
+def _inverse(disparity: Float32Array, most: float) -> Float32Array:
+    """z-depth, at most ``most``; NaN stays NaN."""
+    return as_float32(1 / np.maximum(disparity, np.float32(1 / most)))
 
 
 def _mean(measures: Sequence[Measure], factor: float) -> Measure:
