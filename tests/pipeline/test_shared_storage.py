@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stf_depth.api import configure, jobs_for, process, process_many
+from stf_depth.api import configure, jobs_for, open_result, process, process_many
 from stf_depth.cache.remote import Mirror
 from stf_depth.cli.main import main
 from stf_depth.errors import OutputError
 from stf_depth.pipeline.process import Delivery
 from stf_depth.pipeline.progress import SilentReporter
+from stf_depth.pipeline.remote import mirrored
 
 BUCKET = "depth"
 SETTINGS = ["--semantic", "none", "--panoptic", "none", "--no-visualize"]
@@ -122,6 +124,27 @@ def test_another_machine_goes_on_where_one_died(
     assert "fusion" in done.outcome.stages_run
     assert not {"decoding", "inference"} & set(done.outcome.stages_run)
     assert len(done.outcome.result) == 12
+
+
+def test_a_result_that_another_machine_made_is_fetched(
+    bucket: Any, machine: Callable[[str], None], maps: str, room_video: Path
+) -> None:
+    config = configure("fast", {"fusion.mode": "flow"}, depth=maps, semantic="none", panoptic="none")
+    machine("worker")
+    folders = f"s3://{BUCKET}/output", f"s3://{BUCKET}/working"
+    job = jobs_for([room_video], *folders, Delivery(visualize=False, standard=False))[0]
+    assert process_many([job], config)[0].error is None
+    shutil.rmtree(job.folders.output)
+    job.fetch_output()
+    assert len(open_result(job.folders.output)) == 12
+
+
+def test_a_run_that_ends_in_a_defect_sends_what_it_has(bucket: Any, tmp_path: Path) -> None:
+    mirror = Mirror(f"s3://{BUCKET}/output/room", tmp_path / "copy")
+    with pytest.raises(ZeroDivisionError), mirrored([mirror], SilentReporter()):
+        (mirror.local / "finished").write_text("chunk")
+        raise ZeroDivisionError
+    assert bucket.cat_file(f"{BUCKET}/output/room/finished") == b"chunk"
 
 
 def test_a_bucket_that_is_not_there_is_one_error(

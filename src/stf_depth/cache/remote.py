@@ -53,13 +53,14 @@ class Mirror:
 
     def pull(self) -> Snapshot:
         """Make the local copy equal to the storage; raises OutputError, MissingExtraError or ConfigError."""
-        with _reached(self.url) as (storage, root), output_errors(self.local):
+        with _reached(self.url) as (storage, root):
             versions = _versions(storage, root)
-            self.local.mkdir(parents=True, exist_ok=True)
-            remove_partials(self.local)
-            here, record = _local_files(self.local), read_json(self.local / _RECORD)
-            for name in here.keys() - versions.keys():
-                (self.local / name).unlink()
+            with output_errors(self.local):
+                self.local.mkdir(parents=True, exist_ok=True)
+                remove_partials(self.local)
+                here, record = _local_files(self.local), read_json(self.local / _RECORD)
+                for name in here.keys() - versions.keys():
+                    (self.local / name).unlink()
             for name, version in versions.items():
                 is_known = isinstance(record, dict) and name in here and record.get(name) == [*here[name], version]
                 if not is_known:
@@ -165,6 +166,7 @@ def _remove(storage: Any, path: str) -> None:
 
 
 def _local_files(folder: Path) -> dict[str, tuple[int, int]]:
+    # Two walks, markers first: what is written between them must not show a marker without its files.
     markers = {name: state for name, state in _walk(folder) if _says_that_others_are_whole(name)}
     others = {name: state for name, state in _walk(folder) if not _says_that_others_are_whole(name)}
     return {**others, **markers}

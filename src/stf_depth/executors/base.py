@@ -32,6 +32,12 @@ class Job:
         urls = {mirror.local: mirror.url for mirror in self.mirrors}
         return urls.get(self.folders.output, str(self.folders.output))
 
+    def fetch_output(self) -> None:
+        """Have the result on this machine, where another one made it; raises as ``Mirror.pull`` does."""
+        for mirror in self.mirrors:
+            if mirror.local == self.folders.output:
+                mirror.pull()
+
 
 @dataclass(frozen=True)
 class JobResult:

@@ -312,6 +312,11 @@ class _Pool:
             self._board.message(job.item.name, f"the worker died ({reason}); another one continues")
             return None
         self._facts[facts.pid] = facts
+        try:
+            if result.outcome is not None:
+                job.fetch_output()
+        except StfDepthError as error:
+            return JobResult(job, error=error)
         return JobResult(job, result.outcome, result.error)
 
     def _new_worker(self) -> Any:

@@ -102,7 +102,6 @@ class _Shot:
         self.align, self.fuse = config.alignment, config.fusion
         inputs = with_believed_sky(inputs, self.fuse)
         self.inputs, self.device = inputs, device
-        self.has_steady_sky = has_steady_sky(inputs)
         self.full = (int(inputs.rgb.shape[1]), int(inputs.rgb.shape[2]))
         full_mode = self.fuse.mode == "full"
         use_structure = full_mode and inputs.camera is not None and inputs.camera.is_reliable
@@ -132,8 +131,9 @@ class _Shot:
         align = self.align
         sampler = LinkSampler(width, height, align.sample_columns, align.spans, align.tolerance_px, change)
         aligner = ShotAligner(len(self.inputs), width / height, align)
+        sky_counts = has_steady_sky(self.inputs)
         for frame in mapped_ahead(self._ready, range(len(self.inputs)), pool, ahead=AHEAD_FRAMES):
-            self._sample(frame, sampler)
+            self._sample(frame, sampler, sky_counts=sky_counts)
             aligner.take(sampler, frame + 1)
         return aligner.alignment()
 
@@ -144,10 +144,10 @@ class _Shot:
             self.reader.flow(frame - 1)
         return frame
 
-    def _sample(self, frame: int, sampler: LinkSampler) -> None:
+    def _sample(self, frame: int, sampler: LinkSampler, *, sky_counts: bool) -> None:
         low = self.reader.frame(frame)
         weight = low.valid * (1 - 0.8 * (low.roles == Role.MOVER).to(low.valid))
-        if not self.has_steady_sky:
+        if not sky_counts:
             weight = weight * (low.roles != Role.SKY)
         flows = [as_image(part) for part in self.reader.flow(frame - 1)] if frame else [None, None]
         distance = torch.where(low.structure_confidence > 0.2, low.structure, low.log_disparity)

@@ -1,12 +1,14 @@
 """Sky: whether its masks are believed, their borders moved to where the colours change, and its depth behind all else.
 
-A shot's masks are believed or not as a whole, so that no frame of it flips.
+A shot's masks are believed or not as a whole, small parts of them apart, so that no frame of it flips.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -55,35 +57,18 @@ def with_believed_sky(inputs: ShotInputs, config: FusionConfig) -> ShotInputs:
     partly = [frame for frame, mask in masks.items() if mask.any() and not mask.all()]
     supports = [_border_support(inputs.rgb[frame], roles[frame], config) for frame in partly]
     is_supported = not supports or float(np.mean(supports)) >= config.sky_min_support
-    is_far = 2 * sum(_is_nearer(inputs, frame, masks[frame]) for frame in partly) <= len(partly)
+    is_far = 2 * sum(_is_nearer(_view(inputs, roles, frame)) for frame in partly) <= len(partly)
     if is_supported and is_far and _measured_share(inputs, masks) <= config.sky_max_measured:
-        return replace(inputs, roles=_FarSky(roles, inputs.disparity, inputs.valid))
-    return replace(inputs, roles=_WithoutSky(roles))
+        return replace(inputs, roles=_WithLessSky(roles, partial(_near_parts, inputs)))
+    return replace(inputs, roles=_WithLessSky(roles, _all_of_it))
 
 
 @dataclass(frozen=True)
-class _WithoutSky:
-    roles: Frames
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.roles.shape
-
-    def __len__(self) -> int:
-        return len(self.roles)
-
-    def __getitem__(self, frame: int) -> NDArray[np.uint8]:
-        roles = np.asarray(self.roles[frame], np.uint8)
-        return np.where(roles == Role.SKY, np.uint8(Role.UNKNOWN), roles)
-
-
-@dataclass(frozen=True)
-class _FarSky:
-    """Roles with small connected parts of the sky UNKNOWN where they lie nearer than the farther part of the rest."""
+class _WithLessSky:
+    """Roles with the pixels of the sky UNKNOWN that ``disbelieved`` (frame, sky) picks from it."""
 
     roles: Frames
-    disparity: Frames
-    valid: Frames
+    disbelieved: Callable[[int, BoolArray], BoolArray]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -95,25 +80,27 @@ class _FarSky:
     def __getitem__(self, frame: int) -> NDArray[np.uint8]:
         roles = np.asarray(self.roles[frame], np.uint8)
         sky = roles == Role.SKY
-        if not sky.any():
-            return roles
-        valid = np.asarray(self.valid[frame], bool)
-        disparity = nearest(np.where(valid, np.asarray(self.disparity[frame], np.float32), np.nan), roles.shape)
-        return np.where(_near_parts(sky, disparity), np.uint8(Role.UNKNOWN), roles)
+        return np.where(self.disbelieved(frame, sky), np.uint8(Role.UNKNOWN), roles) if sky.any() else roles
 
 
-def _near_parts(sky: BoolArray, disparity: Float32Array) -> BoolArray:
-    """Pixels of the parts that are no sky; disparity is NaN where it is not valid, and no part is judged by such."""
-    known = np.isfinite(disparity)
-    rest = disparity[known & ~sky]
-    if not rest.size:
-        return np.zeros_like(sky)
+def _all_of_it(_frame: int, sky: BoolArray) -> BoolArray:
+    return sky
+
+
+def _near_parts(inputs: ShotInputs, frame: int, sky: BoolArray) -> BoolArray:
+    """Small connected parts of the sky that lie nearer than the farther part of the rest, by their valid pixels."""
     count, parts = cv2.connectedComponents(sky.astype(np.uint8), connectivity=4)
-    medians = ndimage.median(disparity, np.where(known, parts, 0), np.arange(count))
-    is_small = np.bincount(parts[sky], minlength=count) < _SMALL_PART * sky.sum()
-    is_near = np.nan_to_num(medians, nan=-np.inf) > np.quantile(rest, _FAR)
-    is_near[0] = False
-    near: BoolArray = (is_near & is_small)[parts]
+    sizes = np.bincount(parts[sky], minlength=count)
+    is_small = (sizes > 0) & (sizes < _SMALL_PART * sky.sum())
+    disparity = np.asarray(inputs.disparity[frame], np.float32)
+    disparity = nearest(np.where(np.asarray(inputs.valid[frame], bool), disparity, np.float32(np.nan)), sky.shape)
+    known = np.isfinite(disparity)
+    judged, rest = is_small[parts] & known, disparity[known & ~sky]
+    if not judged.any() or not rest.size:
+        return np.zeros_like(sky)
+    found = np.unique(parts[judged])
+    medians = ndimage.median(disparity[judged], parts[judged], found)
+    near: BoolArray = np.isin(parts, found[medians > np.quantile(rest, _FAR)])
     return near
 
 
@@ -125,10 +112,22 @@ def _border_support(rgb: Uint8Array, roles: Uint8Array, config: FusionConfig) ->
     return border_support(mask, image, radius_px=radius, slack_px=_SLACK_PX, min_support=config.snap_support)
 
 
-def _is_nearer(inputs: ShotInputs, frame: int, mask: NDArray[np.bool_]) -> bool:
-    disparity, valid = np.asarray(inputs.disparity[frame]), np.asarray(inputs.valid[frame], bool)
-    here = nearest(mask, disparity.shape)
-    sky, rest = disparity[here & valid], disparity[~here & valid]
+class _View(NamedTuple):
+    """One frame at the network's size."""
+
+    disparity: Float32Array
+    valid: BoolArray
+    sky: BoolArray
+
+
+def _view(inputs: ShotInputs, roles: Frames, frame: int) -> _View:
+    disparity = np.asarray(inputs.disparity[frame], np.float32)
+    valid = np.asarray(inputs.valid[frame], bool) & np.isfinite(disparity)
+    return _View(disparity, valid, nearest(np.asarray(roles[frame]) == Role.SKY, disparity.shape))
+
+
+def _is_nearer(view: _View) -> bool:
+    sky, rest = view.disparity[view.sky & view.valid], view.disparity[~view.sky & view.valid]
     return sky.size > 0 and rest.size > 0 and float(np.median(sky)) > float(np.median(rest))
 
 
@@ -152,19 +151,21 @@ def has_steady_sky(inputs: ShotInputs) -> bool:
     that guesses at the sky anew in each frame fails it; a steady one's sky says what shift each frame has, for nothing
     solid is as far. False where there is no sky.
     """
-    if inputs.roles is None or len(inputs) < 2:
+    roles = inputs.roles
+    if roles is None or len(inputs) < 2:
         return False
     firsts = sorted({min(frame, len(inputs) - 2) for frame in sampled_frames(len(inputs))})
-    changes = [change for frame in firsts if (change := _changes(inputs, frame)) is not None]
+    changes = [
+        change for frame in firsts if (change := _changes(_view(inputs, roles, frame), _view(inputs, roles, frame + 1)))
+    ]
     if not changes:
         return False
     sky, rest = np.median(np.array(changes), axis=0)
     return bool(sky <= _STEADY * rest)
 
 
-def _changes(inputs: ShotInputs, frame: int) -> tuple[float, float] | None:
-    """Median change from ``frame`` to the next of the sky and of the rest; None where either has few pixels."""
-    pair = [_disparity_and_sky(inputs, index) for index in (frame, frame + 1)]
+def _changes(*pair: _View) -> tuple[float, float] | None:
+    """Median change from one frame to the next of the sky and of the rest; None where either has few pixels."""
     good = pair[0].valid & pair[1].valid
     masks = [one.sky for one in pair if one.sky.any()] or [good & False]
     sky, rest = good & np.all(masks, axis=0), good & ~np.any(masks, axis=0)
@@ -177,19 +178,6 @@ def _changes(inputs: ShotInputs, frame: int) -> tuple[float, float] | None:
         scaled.append((one.disparity - centre) / max(float(spread), 1e-12))
     change = np.abs(scaled[1] - scaled[0])
     return float(np.median(change[sky])), float(np.median(change[rest]))
-
-
-class _View(NamedTuple):
-    disparity: Float32Array
-    valid: BoolArray
-    sky: BoolArray
-
-
-def _disparity_and_sky(inputs: ShotInputs, frame: int) -> _View:
-    disparity = np.asarray(inputs.disparity[frame], np.float32)
-    valid = np.asarray(inputs.valid[frame], bool) & np.isfinite(disparity)
-    roles = nearest(np.asarray(inputs.roles[frame]), disparity.shape) if inputs.roles is not None else disparity
-    return _View(disparity, valid, roles == Role.SKY)
 
 
 def move_border_to_colours(mask: Tensor, image: Tensor, *, band_px: int) -> Tensor:

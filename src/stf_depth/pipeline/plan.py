@@ -29,7 +29,7 @@ _VERSIONS = {
     "panoptic": 1,
     "camera": 1,
     "structure": 1,
-    "fusion": 1,
+    "fusion": 2,
 }
 
 

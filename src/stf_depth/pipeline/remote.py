@@ -27,7 +27,7 @@ def mirrored(mirrors: Sequence[Mirror], reporter: Reporter) -> Iterator[Reporter
     sending = _SendingReporter(mirrors, reporter)
     try:
         yield sending
-    except StfDepthError:
+    except Exception:
         with suppress(StfDepthError):  # the first error is the one to be told
             sending.send()
         raise
