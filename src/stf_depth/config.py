@@ -105,6 +105,9 @@ class GeometryConfig(FrozenConfig):
     track_top_up: float = Field(0.85, gt=0, le=1)
     keyframe_motion: float = Field(0.03, gt=0)
     keyframe_survival: float = Field(0.6, gt=0, lt=1)
+    # Longer shots are solved in parts that overlap.
+    part_key_frames: int = Field(64, ge=8)
+    part_overlap: float = Field(0.25, gt=0, le=0.5)
     # Camera solve and its gates; pixel figures hold at a long side of 640.
     first_focal: float = Field(0.9, gt=0)
     min_focal: float = Field(0.3, gt=0)

@@ -8,7 +8,7 @@ pixel (0, 0) is the centre of the top-left pixel; cameras look along +z with x r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 from fractions import Fraction
 from pathlib import Path
@@ -287,7 +287,7 @@ class CameraPath:
 
     world_from_cam: (T, 4, 4) float64, rigid, in the shot's own unit and frame. solved: (T,) bool; the pose
     of an unsolved frame is interpolated and must not be used for warping. reliability: (T,) float32 in
-    [0, 1], 0 where the pose is not to be trusted. points_world: (N, 3) float32 triangulated track points.
+    [0, 1], 0 where the pose is not to be trusted.
     """
 
     kind: MotionKind
@@ -295,7 +295,6 @@ class CameraPath:
     world_from_cam: Float64Array
     solved: BoolArray
     reliability: Float32Array
-    points_world: Float32Array = field(default_factory=lambda: np.zeros((0, 3), np.float32))
     inlier_fraction: float = 0.0
     triangulation_angle_degrees: float = 0.0
     reprojection_error_px: float = 0.0

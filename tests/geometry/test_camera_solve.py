@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stf_depth.config import GeometryConfig
 from stf_depth.errors import ShapeError
+from stf_depth.geometry.camera import likelier, solve_camera
+from stf_depth.geometry.camera_solve import CameraSolve, load_solve, save_solve
 from stf_depth.geometry.poses import fill_poses, inverse, project_points, relative, rotation_degrees
-from stf_depth.geometry.solve import CameraSolve, known_focal_px, likelier, solve_camera
+from stf_depth.geometry.solve import known_focal_px
 from stf_depth.geometry.tracks import trackable_mask, tracks_of
 from stf_depth.synthetic import SyntheticClip, render_clip, scene
-from stf_depth.types import Intrinsics, MotionKind, Role
+from stf_depth.types import CameraPath, Intrinsics, MotionKind, Role
 
 CONFIG = GeometryConfig()
 WH = (288, 180)
@@ -71,19 +75,35 @@ def test_median_point_has_depth_one(walk_solve: CameraSolve) -> None:
 
 def test_same_frames_give_the_same_bytes(walk: SyntheticClip, walk_solve: CameraSolve) -> None:
     again = solve_camera(walk.rgb, config=CONFIG.with_values({"focal_px": walk.intrinsics.fx_px}))
-    first, second = walk_solve.to_arrays(), again.to_arrays()
-    assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+    assert again.path.world_from_cam.tobytes() == walk_solve.path.world_from_cam.tobytes()
+    assert again.path.reliability.tobytes() == walk_solve.path.reliability.tobytes()
+    for frame in range(20):
+        assert again.points[frame].tobytes() == walk_solve.points[frame].tobytes()
 
 
-def test_arrays_bring_back_the_same_solve(walk_solve: CameraSolve) -> None:
-    arrays = walk_solve.to_arrays()
-    assert all(array.dtype != object for array in arrays.values())
-    again = CameraSolve.from_arrays(arrays)
-    assert again.path.kind is walk_solve.path.kind
-    assert again.path.intrinsics == walk_solve.path.intrinsics
-    assert again.path.reason == walk_solve.path.reason
-    for frame in (0, 19):
-        assert np.array_equal(again.sparse_disparity(frame)[1], walk_solve.sparse_disparity(frame)[1])
+def test_a_file_brings_back_the_same_solve(walk_solve: CameraSolve, tmp_path: Path) -> None:
+    save_solve(tmp_path / "solve.npz", walk_solve)
+    again = load_solve(tmp_path / "solve.npz")
+    assert replace(again.path, **arrays_of(walk_solve.path)) == replace(walk_solve.path, **arrays_of(walk_solve.path))
+    for name, array in arrays_of(walk_solve.path).items():
+        assert np.array_equal(getattr(again.path, name), array)
+    for frame in range(20):
+        assert np.array_equal(again.points[frame], walk_solve.points[frame])
+    assert np.array_equal(again.sharpness, walk_solve.sharpness)
+
+
+def arrays_of(path: CameraPath) -> dict[str, np.ndarray]:
+    return {name: getattr(path, name) for name in ("world_from_cam", "solved", "reliability")}
+
+
+def test_a_damaged_file_of_a_solve_is_noticed(walk_solve: CameraSolve, tmp_path: Path) -> None:
+    file = tmp_path / "solve.npz"
+    save_solve(file, walk_solve)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(zipfile.BadZipFile, match="CRC"):
+        load_solve(file)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +140,7 @@ def test_hopeless_content_is_unsolved_with_a_reason(name: str, rgb: np.ndarray) 
     assert solve.path.reason
     assert len(solve.path) == len(rgb)
     assert not solve.path.is_reliable
-    assert CameraSolve.from_arrays(solve.to_arrays()).path.reason == solve.path.reason
+    assert all(len(solve.points[frame]) == 0 for frame in range(len(rgb)))
 
 
 def test_wrong_masks_do_not_make_the_solve_worse(walk: SyntheticClip, walk_solve: CameraSolve) -> None:

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from stf_depth.config import GeometryConfig
+from stf_depth.geometry.camera import solve_camera
+from stf_depth.geometry.camera_solve import CameraSolve
 from stf_depth.geometry.fallback import depth_from_motion, fallback_shot
 from stf_depth.geometry.fuse import Estimate, bring, fuse, normalised_rays
+from stf_depth.geometry.points import FramePoints
 from stf_depth.geometry.smoothing import EdgeAwareSmoother, complete
-from stf_depth.geometry.solve import CameraSolve, solve_camera
 from stf_depth.geometry.sources import SourceChooser
 from stf_depth.geometry.structure import AHEAD_FRAMES, structure_wh, triangulate_shot
 from stf_depth.geometry.warps import sample_disparity
@@ -29,17 +31,12 @@ WH = (192, 120)
 def exact_solve(clip: SyntheticClip) -> CameraSolve:
     """What a perfect camera solve of the clip would be, with points on a grid of frame 0."""
     grid = np.indices(clip.depth[0].shape)[:, 4::8, 4::8].reshape(2, -1)
-    k = clip.intrinsics
-    z = clip.depth[0][grid[0], grid[1]].astype(np.float64)
-    local = np.stack([(grid[1] - k.cx_px) / k.fx_px * z, (grid[0] - k.cy_px) / k.fy_px * z, z, np.ones_like(z)])
-    points = (clip.world_from_cam[0] @ local)[:3].T.astype(np.float32)
     count = len(clip.rgb)
     path = CameraPath(
-        MotionKind.PARALLAX, k, clip.world_from_cam, np.ones(count, bool), np.ones(count, np.float32), points
+        MotionKind.PARALLAX, clip.intrinsics, clip.world_from_cam, np.ones(count, bool), np.ones(count, np.float32)
     )
-    xy = grid[::-1].T.astype(np.float32)
-    offsets = np.r_[0, np.full(count, len(xy))]
-    return CameraSolve(path, offsets, np.arange(len(xy)), xy, np.ones(count, np.float32))
+    seen = np.column_stack([grid[1], grid[0], 1 / clip.depth[0][grid[0], grid[1]]])
+    return CameraSolve(path, FramePoints([seen] + [()] * (count - 1)), np.ones(count, np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -155,14 +152,10 @@ def test_frames_are_read_no_further_than_the_window(walk: SyntheticClip) -> None
 def test_where_nothing_matches_the_sparse_points_remain(walk: SyntheticClip, coarse_min_px: int) -> None:
     # A slanted plane of points seen through black pictures, with and without the coarse pass.
     exact = exact_solve(walk)
-    plane = 0.3 + 0.002 * exact.xy_px[:, 0] + 0.001 * exact.xy_px[:, 1]
-    k = exact.path.intrinsics
-    xyz = np.stack([(exact.xy_px[:, 0] - k.cx_px) / k.fx_px, (exact.xy_px[:, 1] - k.cy_px) / k.fy_px, 1 + 0 * plane])
-    still = replace(
-        exact.path, points_world=(xyz / plane).T.astype(np.float32), world_from_cam=np.tile(np.eye(4), (26, 1, 1))
-    )
-    seen = {"xy_px": np.tile(exact.xy_px, (26, 1)), "point_index": np.tile(exact.point_index, 26)}
-    solve = replace(exact, path=still, offsets=len(plane) * np.arange(27), **seen)
+    at = exact.points[0][:, :2]
+    seen = np.column_stack([at, 0.3 + 0.002 * at[:, 0] + 0.001 * at[:, 1]])
+    still = replace(exact.path, world_from_cam=np.tile(np.eye(4), (26, 1, 1)))
+    solve = replace(exact, path=still, points=FramePoints([seen] * 26))
     config = NEAR.with_values({"coarse_min_px": coarse_min_px})
     disparity, _ = next(triangulate_shot(np.zeros_like(walk.rgb), solve, config=config))
     v, u = np.mgrid[0 : WH[1], 0 : WH[0]]
@@ -181,11 +174,9 @@ def test_sources_lie_at_the_wanted_baselines() -> None:
     poses = np.tile(np.eye(4), (count, 1, 1))
     poses[:, 0, 3] = 0.01 * np.arange(count)
     k = Intrinsics(100, 100, 49.5, 49.5, 100, 100)
-    points = np.array([[0, 0, 1.0]], np.float32)
     solved = np.ones(count, bool)
-    path = CameraPath(MotionKind.PARALLAX, k, poses, solved, np.ones(count, np.float32), points)
-    zeros = np.zeros(count, np.int64)
-    solve = CameraSolve(path, np.arange(count + 1), zeros, np.zeros((count, 2), np.float32), np.ones(count, np.float32))
+    path = CameraPath(MotionKind.PARALLAX, k, poses, solved, np.ones(count, np.float32))
+    solve = CameraSolve(path, FramePoints([[(0, 0, 1)]] * count), np.ones(count, np.float32))
     assert SourceChooser(solve, CONFIG).choose(20).tolist() == [8, 16, 24, 32]
     sharpness = np.ones(count, np.float32)
     sharpness[24] = 0.2
@@ -201,8 +192,8 @@ def test_sources_that_turn_too_far_are_left_out() -> None:
     poses[2, :3, :3] = [[c, 0, s], [0, 1, 0], [-s, 0, c]]
     k = Intrinsics(100, 100, 49.5, 49.5, 100, 100)
     ones = np.ones(3, np.float32)
-    path = CameraPath(MotionKind.PARALLAX, k, poses, np.ones(3, bool), ones, np.array([[0, 0, 1]], np.float32))
-    solve = CameraSolve(path, np.array([0, 1, 1, 1]), np.zeros(1, np.int64), np.zeros((1, 2), np.float32), ones)
+    path = CameraPath(MotionKind.PARALLAX, k, poses, np.ones(3, bool), ones)
+    solve = CameraSolve(path, FramePoints([[(0, 0, 1)], (), ()]), ones)
     assert SourceChooser(solve, CONFIG).choose(0).tolist() == [1]
 
 

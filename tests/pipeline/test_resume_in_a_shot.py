@@ -11,7 +11,8 @@ import stf_depth.geometry.structure as structure
 from stf_depth.config import GeometryConfig, RunConfig
 from stf_depth.fusion.inputs import ShotInputs
 from stf_depth.fusion.shot import fuse_shot
-from stf_depth.geometry.solve import CameraSolve
+from stf_depth.geometry.camera_solve import CameraSolve
+from stf_depth.geometry.points import FramePoints
 from stf_depth.geometry.structure import triangulate_shot
 from stf_depth.synthetic import SyntheticClip, degrade, render_clip, scene
 from stf_depth.types import CameraPath, MotionKind
@@ -26,14 +27,10 @@ def walk() -> SyntheticClip:
 def solve(walk: SyntheticClip) -> CameraSolve:
     """The true cameras, with the points of frame 0 as tracks."""
     at = np.indices(walk.depth[0].shape)[:, 4::8, 4::8].reshape(2, -1)
-    k, count = walk.intrinsics, len(walk.rgb)
-    z = walk.depth[0][at[0], at[1]].astype(np.float64)
-    seen = np.stack([(at[1] - k.cx_px) / k.fx_px * z, (at[0] - k.cy_px) / k.fy_px * z, z, np.ones_like(z)])
-    points = (walk.world_from_cam[0] @ seen)[:3].T.astype(np.float32)
-    trust = np.ones(count, np.float32)
-    path = CameraPath(MotionKind.PARALLAX, k, walk.world_from_cam, np.ones(count, bool), trust, points)
-    xy = at[::-1].T.astype(np.float32)
-    return CameraSolve(path, np.r_[0, np.full(count, len(xy))], np.arange(len(xy)), xy, trust)
+    trust = np.ones(len(walk.rgb), np.float32)
+    path = CameraPath(MotionKind.PARALLAX, walk.intrinsics, walk.world_from_cam, np.ones(len(walk.rgb), bool), trust)
+    seen = np.column_stack([at[1], at[0], 1 / walk.depth[0][at[0], at[1]]])
+    return CameraSolve(path, FramePoints([seen] + [()] * (len(walk.rgb) - 1)), trust)
 
 
 @pytest.mark.parametrize("start", [0, 1, 5, 13, 21, 22])

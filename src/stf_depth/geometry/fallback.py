@@ -13,8 +13,8 @@ import numpy as np
 
 from stf_depth.config import GeometryConfig
 from stf_depth.geometry.arrays import as_float32, as_uint8
+from stf_depth.geometry.camera_solve import CameraSolve
 from stf_depth.geometry.smoothing import EdgeAwareSmoother
-from stf_depth.geometry.solve import CameraSolve
 from stf_depth.geometry.structure import structure_wh, triangulate_shot
 from stf_depth.types import Float32Array, Frames, Role, Uint8Array
 

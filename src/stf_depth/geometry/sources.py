@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stf_depth.config import GeometryConfig
+from stf_depth.geometry.camera_solve import CameraSolve
 from stf_depth.geometry.poses import relative, rotation_degrees
-from stf_depth.geometry.solve import CameraSolve
 from stf_depth.types import Float64Array
 
 __all__ = ["SourceChooser"]

@@ -16,10 +16,10 @@ import numpy as np
 
 from stf_depth.config import GeometryConfig
 from stf_depth.geometry.arrays import as_float32, as_uint8
+from stf_depth.geometry.camera_solve import CameraSolve
 from stf_depth.geometry.fuse import Estimate, bring, fuse, normalised_rays
 from stf_depth.geometry.poses import relative
 from stf_depth.geometry.smoothing import away_from_steps, complete
-from stf_depth.geometry.solve import CameraSolve
 from stf_depth.geometry.sources import SourceChooser
 from stf_depth.geometry.triangulate import FlowMatcher, triangulate
 from stf_depth.parallel import mapped_ahead, thread_pool

@@ -20,16 +20,18 @@ from stf_depth.errors import ShapeError
 from stf_depth.geometry.arrays import as_uint8
 from stf_depth.types import BoolArray, Float32Array, Frames, Role, Uint8Array
 
-__all__ = ["Tracks", "trackable_mask", "tracks_of"]
+__all__ = ["Tracks", "track_parts", "trackable_mask", "tracks_of"]
 
 Int64Array = NDArray[np.int64]
 
 _MIN_LINKS = 12  # fewer common points say nothing about a frame's displacement
+_MIN_OVERLAP = 3  # key frames
+_PART_FRAMES = 4096  # at most in one part, however few key frames a camera gives that stands still
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """Where each tracked point is seen, frame by frame.
+    """Where each tracked point is seen, frame by frame, from frame ``start`` of the shot on.
 
     offsets: (T + 1,) int64; the points of frame t are rows ``offsets[t]:offsets[t + 1]`` of ``ids`` (M,) int64 and
     ``xy_px`` (M, 2) float32. key_frames: (K,) int64, increasing. sharpness: (T,) float32, mean absolute Laplacian,
@@ -42,6 +44,7 @@ class Tracks:
     key_frames: Int64Array
     sharpness: Float32Array
     wh: tuple[int, int]
+    start: int = 0
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -77,11 +80,26 @@ def trackable_mask(roles: Uint8Array, width: int, height: int) -> Uint8Array:
 
 
 def tracks_of(rgb: Frames, roles: Frames | None, config: GeometryConfig) -> Tracks:
-    """Track points through all frames; reads each frame once and keeps two.
+    """``track_parts`` with all frames in one part."""
+    (whole,) = _tracked(rgb, roles, config, part_key_frames=len(rgb) + 1, part_frames=len(rgb) + 1)
+    return whole
+
+
+def track_parts(rgb: Frames, roles: Frames | None, config: GeometryConfig) -> Iterator[Tracks]:
+    """Track points through all frames, and hand them out in parts that overlap by some key frames.
+
+    A point keeps its id from part to part. A part begins and ends with a key frame; a shot with fewer than twice
+    ``part_key_frames`` is one part. Reads each frame once and keeps two, and the tracks of one part.
 
     rgb: (T, H, W, 3) uint8. roles: (T, h, w) uint8 of ``Role`` at any size, or None. Raises ShapeError for other
     shapes; a picture without corners gives frames without points.
     """
+    return _tracked(rgb, roles, config, part_key_frames=config.part_key_frames, part_frames=_PART_FRAMES)
+
+
+def _tracked(
+    rgb: Frames, roles: Frames | None, config: GeometryConfig, *, part_key_frames: int, part_frames: int
+) -> Iterator[Tracks]:
     if len(rgb.shape) != 4 or rgb.shape[-1] != 3:
         raise ShapeError("tracking needs RGB frames", expected="(T, H, W, 3) uint8", got=rgb.shape)
     if roles is not None and len(roles) != len(rgb):
@@ -89,7 +107,11 @@ def tracks_of(rgb: Frames, roles: Frames | None, config: GeometryConfig) -> Trac
     tracker = _Tracker((int(rgb.shape[2]), int(rgb.shape[1])), config)
     for gray, mask in _gray_frames(rgb, roles):
         tracker.push(gray, mask)
-    return tracker.finish()
+        if tracker.key_count >= 2 * part_key_frames:
+            yield tracker.part(part_key_frames)
+        elif tracker.frame_count >= part_frames:
+            yield tracker.part(None)
+    yield tracker.rest()
 
 
 def _gray_frames(rgb: Frames, roles: Frames | None) -> Iterator[tuple[Uint8Array, Uint8Array | None]]:
@@ -109,10 +131,18 @@ class _Tracker:
         self._ids: Int64Array = np.zeros(0, np.int64)
         self._xy: Float32Array = np.zeros((0, 2), np.float32)
         self._key_xy: Float32Array = self._xy  # where the live points were at the last key frame
-        self._next_id, self._key_count, self._full_count = 0, 0, 0
+        self._next_id, self._key_count, self._full_count, self._start = 0, 0, 0, 0
         self._frames: list[tuple[Int64Array, Float32Array]] = []
         self._key_frames: list[int] = []
         self._sharpness: list[float] = []
+
+    @property
+    def key_count(self) -> int:
+        return len(self._key_frames)
+
+    @property
+    def frame_count(self) -> int:
+        return len(self._frames)
 
     def push(self, gray: Uint8Array, mask: Uint8Array | None) -> None:
         if self._previous is not None and len(self._ids):
@@ -176,17 +206,37 @@ class _Tracker:
             self._next_id += len(new)
         self._full_count = len(self._ids)
 
-    def finish(self) -> Tracks:
-        """The last frame always ends as a key frame, so that no pose is extrapolated."""
-        last = len(self._frames) - 1
-        if last >= 0 and self._key_frames[-1] != last:
-            self._key_frames.append(last)
-        counts = [len(ids) for ids, _ in self._frames]
+    def part(self, key_frames: int | None) -> Tracks:
+        """The first so many key frames, or everything, and the frames between; all but what overlaps is forgotten."""
+        overlap = max(_MIN_OVERLAP, round(self._config.part_overlap * self._config.part_key_frames))
+        count = self.key_count if key_frames is None else key_frames
+        stop = self.frame_count if key_frames is None else self._key_frames[count - 1] + 1
+        part = self._tracks(stop)
+        # Without key frames nothing moved, and a few frames tell as much as many.
+        self._forget(max(self._key_frames[max(count - overlap, 0)], stop - _PART_FRAMES // 2))
+        return part
+
+    def rest(self) -> Tracks:
+        """All frames that are left."""
+        return self._tracks(self.frame_count)
+
+    def _tracks(self, stop: int) -> Tracks:
+        """Frames before ``stop``. The last one ends as a key frame, so that no pose is extrapolated."""
+        frames = self._frames[:stop]
+        counts = [len(ids) for ids, _ in frames]
+        keys = [key for key in self._key_frames if key < stop - 1]
         return Tracks(
             offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            ids=np.concatenate([ids for ids, _ in self._frames] or [self._ids]),
-            xy_px=np.concatenate([xy for _, xy in self._frames] or [self._xy]),
-            key_frames=np.array(self._key_frames, np.int64),
-            sharpness=np.array(self._sharpness, np.float32),
+            ids=np.concatenate([ids for ids, _ in frames] or [self._ids]),
+            xy_px=np.concatenate([xy for _, xy in frames] or [self._xy]),
+            key_frames=np.array([*keys, stop - 1] if stop else [], np.int64),
+            sharpness=np.array(self._sharpness[:stop], np.float32),
             wh=self._wh,
+            start=self._start,
         )
+
+    def _forget(self, count: int) -> None:
+        """Drop the first ``count`` frames; the next one is a key frame."""
+        self._frames, self._sharpness = self._frames[count:], self._sharpness[count:]
+        self._key_frames = [0, *(key - count for key in self._key_frames if key > count)]
+        self._start += count

@@ -8,20 +8,19 @@ import zipfile
 import zlib
 from pathlib import Path
 
-import numpy as np
-
 from stf_depth.cache.files import atomic_path
 from stf_depth.cache.sequential import SequentialWriter
 from stf_depth.cache.store import StageStore
 from stf_depth.config import GeometryConfig
+from stf_depth.geometry.camera import solve_camera
+from stf_depth.geometry.camera_solve import load_solve, save_solve
 from stf_depth.geometry.fallback import depth_from_motion
-from stf_depth.geometry.solve import CameraSolve, solve_camera
 from stf_depth.pipeline.background import WAITING_CHUNKS, Background
 from stf_depth.pipeline.perceive import Perceived
 from stf_depth.pipeline.plan import VideoPlan
 from stf_depth.pipeline.progress import Reporter
-from stf_depth.pipeline.views import ShotFrames
-from stf_depth.types import Frames
+from stf_depth.pipeline.views import CountedFrames, ShotFrames
+from stf_depth.types import CameraPath, Frames
 
 __all__ = ["build_structure", "solve_cameras"]
 
@@ -38,26 +37,31 @@ _take_back_termination()
 
 def solve_cameras(
     plan: VideoPlan, name: str, perceived: Perceived, rgb: Frames, roles: Frames | None, reporter: Reporter
-) -> list[CameraSolve]:
-    """Camera path and tracks of every shot, cached one file a shot."""
-    folder = plan.stage_folder("camera")
+) -> list[CameraPath]:
+    """Camera path of every shot; the whole solves are cached, one file a shot."""
     config = _at_working_size(plan.config.geometry, perceived.size_wh[0], rgb.shape[2])
-    paths = [folder / f"shot_{number:04d}.npz" for number in range(len(perceived.shots))]
-    cached = [_cached_solve(path) for path in paths]
-    solves = [solve for solve in cached if solve is not None]
-    if len(solves) == len(paths):
-        return solves
+    files = [_solve_file(plan, number) for number in range(len(perceived.shots))]
+    cached = [_cached_path(file) for file in files]
+    paths = [path for path in cached if path is not None]
+    if len(paths) == len(files):
+        return paths
     reporter.stage(name, "camera", perceived.frame_count)
-    solves = []
-    for shot, path, solve in zip(perceived.shots, paths, cached, strict=True):
-        if solve is None:
+    paths = []
+    for shot, file, path in zip(perceived.shots, files, cached, strict=True):
+        if path is None:
             masks = None if roles is None else ShotFrames(roles, shot)
-            solve = solve_camera(ShotFrames(rgb, shot), roles=masks, config=config)
-            with atomic_path(path) as partial, partial.open("wb") as file:
-                np.savez(file, **solve.to_arrays())  # type: ignore[arg-type]
-        solves.append(solve)
-        reporter.advance(len(shot))
-    return solves
+            frames = CountedFrames(ShotFrames(rgb, shot), reporter.advance)
+            solve = solve_camera(frames, roles=masks, config=config)
+            with atomic_path(file) as partial:
+                save_solve(partial, solve)
+        else:
+            reporter.advance(len(shot))
+        paths.append(path or solve.path)
+    return paths
+
+
+def _solve_file(plan: VideoPlan, shot_number: int) -> Path:
+    return plan.stage_folder("camera") / f"shot_{shot_number:04d}.npz"
 
 
 def _at_working_size(config: GeometryConfig, source_width_px: int, working_width_px: int) -> GeometryConfig:
@@ -67,12 +71,12 @@ def _at_working_size(config: GeometryConfig, source_width_px: int, working_width
     return config.model_copy(update={"focal_px": config.focal_px * working_width_px / source_width_px})
 
 
-def _cached_solve(path: Path) -> CameraSolve | None:
+def _cached_path(file: Path) -> CameraPath | None:
+    """The path of a cached solve, all of which was read; None where it is absent or damaged and to be made again."""
     try:
-        with np.load(path, allow_pickle=False) as content:
-            return CameraSolve.from_arrays({key: content[key] for key in content.files})
+        return load_solve(file).path
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        return None  # absent or unreadable: solved again
+        return None
 
 
 def build_structure(
@@ -81,10 +85,12 @@ def build_structure(
     perceived: Perceived,
     rgb: Frames,
     roles: Frames | None,
-    solves: list[CameraSolve],
     reporter: Reporter,
 ) -> StageStore:
-    """Triangulated disparity, or its labelled stand-in, and confidence for every frame, cached in chunks."""
+    """Triangulated disparity, or its labelled stand-in, and confidence for every frame, cached in chunks.
+
+    The cameras must have been solved.
+    """
     store = plan.store("structure")
     if store.is_complete:
         return store
@@ -92,9 +98,10 @@ def build_structure(
     with Background(WAITING_CHUNKS) as background:
         writer = SequentialWriter(store, perceived.frame_count, background.submit)
         reporter.advance(writer.position)
-        for shot, solve in zip(perceived.shots, solves, strict=True):
+        for number, shot in enumerate(perceived.shots):
             if shot.stop <= writer.position:
                 continue
+            solve = load_solve(_solve_file(plan, number))
             masks = None if roles is None else ShotFrames(roles, shot)
             start, frames = writer.position - shot.start, ShotFrames(rgb, shot)
             maps = depth_from_motion(frames, solve, config=plan.config.geometry, roles=masks, start=start)

@@ -10,13 +10,12 @@ from importlib import metadata
 from typing import Any
 
 from stf_depth import __version__
-from stf_depth.geometry.solve import CameraSolve
 from stf_depth.perception.base import BackendInfo
 from stf_depth.pipeline.fuse import shot_ambiguities
 from stf_depth.pipeline.perceive import Perceived
 from stf_depth.pipeline.plan import VideoPlan
 from stf_depth.result import camera_to_json
-from stf_depth.types import Intrinsics, MotionKind, Shot
+from stf_depth.types import CameraPath, Intrinsics, MotionKind, Shot
 from stf_depth.video.discover import InputItem
 
 __all__ = ["build_manifest", "describe_model", "no_camera", "package_versions", "peak_memory_mb", "software"]
@@ -38,7 +37,7 @@ def build_manifest(
     plan: VideoPlan,
     item: InputItem,
     perceived: Perceived,
-    cameras: list[CameraSolve],
+    cameras: list[CameraPath],
     store: Any,
     *,
     flicker: Mapping[str, float | None],
@@ -97,7 +96,7 @@ def describe_model(info: BackendInfo) -> dict[str, Any]:
     }
 
 
-def _shots(plan: VideoPlan, perceived: Perceived, cameras: list[CameraSolve], store: Any) -> list[dict[str, Any]]:
+def _shots(plan: VideoPlan, perceived: Perceived, cameras: list[CameraPath], store: Any) -> list[dict[str, Any]]:
     width, height = plan.output_wh(perceived.size_wh)
     ambiguities = shot_ambiguities(store)
     shots = []
@@ -116,10 +115,9 @@ def _shots(plan: VideoPlan, perceived: Perceived, cameras: list[CameraSolve], st
     return shots
 
 
-def _camera(solve: CameraSolve, width: int, height: int) -> dict[str, Any]:
-    values = camera_to_json(solve.path)
-    k = solve.path.intrinsics.resized(width, height)
-    return {**values, "intrinsics": [k.fx_px, k.fy_px, k.cx_px, k.cy_px, width, height]}
+def _camera(path: CameraPath, width: int, height: int) -> dict[str, Any]:
+    k = path.intrinsics.resized(width, height)
+    return {**camera_to_json(path), "intrinsics": [k.fx_px, k.fy_px, k.cx_px, k.cy_px, width, height]}
 
 
 def no_camera(shot: Shot, width: int, height: int) -> dict[str, Any]:

@@ -9,10 +9,9 @@ import numpy as np
 
 from stf_depth.cache.store import StageStore
 from stf_depth.fusion.inputs import ShotInputs, StructureMaps
-from stf_depth.geometry.solve import CameraSolve
 from stf_depth.pipeline.plan import VideoPlan
 from stf_depth.pipeline.views import MappedFrames, ShotFrames, as_disparity, merge_roles
-from stf_depth.types import Ambiguity, Frames, Representation, Shot
+from stf_depth.types import Ambiguity, CameraPath, Frames, Representation, Shot
 
 __all__ = ["Observations", "observe", "open_rgb", "open_roles"]
 
@@ -32,7 +31,7 @@ class Observations:
     ambiguity: Ambiguity
     roles: Frames | None
     segments: Frames | None
-    cameras: list[CameraSolve]
+    cameras: list[CameraPath]
     structure: StructureMaps | None
     guess_confidence: float | None = None
 
@@ -43,7 +42,7 @@ class Observations:
             return None if frames is None else ShotFrames(frames, shot)
 
         # Without a reliable camera the structure is a stand-in, no evidence to fuse with.
-        camera = self.cameras[number].path if self.cameras else None
+        camera = self.cameras[number] if self.cameras else None
         is_reliable = camera is not None and camera.is_reliable
         structure = self.structure if is_reliable else None
         if structure is not None:
@@ -61,7 +60,7 @@ class Observations:
         )
 
 
-def observe(plan: VideoPlan, cameras: list[CameraSolve], structure: StageStore | None) -> Observations:
+def observe(plan: VideoPlan, cameras: list[CameraPath], structure: StageStore | None) -> Observations:
     """Open the finished stages of a video."""
     maps = None
     if structure is not None:

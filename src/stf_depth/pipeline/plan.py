@@ -27,8 +27,8 @@ _VERSIONS = {
     "depth": 1,
     "semantic": 1,
     "panoptic": 1,
-    "camera": 1,
-    "structure": 1,
+    "camera": 2,
+    "structure": 2,
     "fusion": 2,
 }
 

@@ -16,7 +16,6 @@ from stf_depth.cache.store import DamagedChunkError, StageStore, forget_chunk
 from stf_depth.config import RunConfig
 from stf_depth.evaluation.consistency import flicker_measures
 from stf_depth.export import export_result
-from stf_depth.geometry.solve import CameraSolve
 from stf_depth.pipeline.backends import Backends
 from stf_depth.pipeline.fuse import fuse_video
 from stf_depth.pipeline.geometry import build_structure, solve_cameras
@@ -29,6 +28,7 @@ from stf_depth.pipeline.plan import VideoFolders, VideoPlan
 from stf_depth.pipeline.progress import Reporter
 from stf_depth.pipeline.views import as_disparity
 from stf_depth.result import DepthResult
+from stf_depth.types import CameraPath
 from stf_depth.video.digest import content_digest
 from stf_depth.video.discover import InputItem
 from stf_depth.video.reader import VideoReader, open_video
@@ -173,20 +173,20 @@ def _reader(plan: VideoPlan, item: InputItem) -> Callable[[], VideoReader]:
 
 def _geometry(
     plan: VideoPlan, item: InputItem, perceived: Perceived, reporter: Reporter
-) -> tuple[list[CameraSolve], StageStore | None]:
+) -> tuple[list[CameraPath], StageStore | None]:
     """Cameras and triangulated depth, where this configuration uses them."""
     if not plan.uses_geometry:
         return [], None
     rgb, roles = open_rgb(plan), open_roles(plan)
     cameras = solve_cameras(plan, item.name, perceived, rgb, roles, reporter)
-    return cameras, build_structure(plan, item.name, perceived, rgb, roles, cameras, reporter)
+    return cameras, build_structure(plan, item.name, perceived, rgb, roles, reporter)
 
 
 def _manifest(
     plan: VideoPlan,
     item: InputItem,
     perceived: Perceived,
-    cameras: list[CameraSolve],
+    cameras: list[CameraPath],
     store: StageStore,
     seen: Observations,
     clock: _StageClock,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stf_depth.types import Frames, Representation, Shot
 
-__all__ = ["MappedFrames", "ShotFrames", "as_disparity", "merge_roles"]
+__all__ = ["CountedFrames", "MappedFrames", "ShotFrames", "as_disparity", "merge_roles"]
 
 # The smallest z whose inverse float32 can hold.
 _NEAREST = np.finfo(np.float32).tiny
@@ -39,6 +39,27 @@ class ShotFrames:
         if not 0 <= position < len(self):
             raise IndexError(f"frame {index} of a shot of {len(self)}")
         return self._frames[position + self._shot.start]
+
+
+class CountedFrames:
+    """Frames that tell how many of them were read for the first time, for a reader that goes through them in order."""
+
+    def __init__(self, frames: Frames, advance: Callable[[int], None]) -> None:
+        self._frames, self._advance = frames, advance
+        self._read = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._frames.shape
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, index: int, /) -> Any:
+        if index >= self._read:
+            self._advance(index + 1 - self._read)
+            self._read = index + 1
+        return self._frames[index]
 
 
 class MappedFrames:

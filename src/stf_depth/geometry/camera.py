@@ -1,0 +1,110 @@
+"""The camera of a whole shot, short or hours long."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+
+from stf_depth.config import GeometryConfig
+from stf_depth.geometry.camera_solve import CameraSolve, save_solve
+from stf_depth.geometry.chain import StoredPart, chained
+from stf_depth.geometry.solve import ASSUMED_FOCAL, gated, solve_at_focal, solve_tracks
+from stf_depth.geometry.tracks import Tracks, track_parts
+from stf_depth.types import CameraPath, Frames, MotionKind, Role
+
+__all__ = ["likelier", "solve_camera"]
+
+_SAME_FOCAL = 1e-3  # of the focal length
+
+
+def solve_camera(rgb: Frames, *, roles: Frames | None = None, config: GeometryConfig) -> CameraSolve:
+    """Camera path of one shot with unknown focal length, in a unit where the median point has depth 1.
+
+    rgb: (T, H, W, 3) uint8 at the working size. roles: (T, h, w) uint8 of ``Role``; sky and movers are not tracked
+    where that explains the rest better than a solve of everything does: masks are often wrong. A long shot is solved
+    in parts with one focal length, which are then chained: memory is that of a part, time grows with the number of
+    frames. Whatever the frames show, a solve comes back: its ``path.kind`` and ``path.reason`` say what is wrong with
+    it. Raises ShapeError when rgb and roles disagree.
+    """
+    masked = _solve_parts(track_parts(rgb, roles, config), config)
+    if roles is None or not any(np.isin(roles[frame], (Role.SKY, Role.MOVER)).any() for frame in range(len(roles))):
+        return masked
+    return likelier(masked, _solve_parts(track_parts(rgb, None, config), config), config)
+
+
+def likelier(masked: CameraSolve, free: CameraSolve, config: GeometryConfig) -> CameraSolve:
+    """The solve without masks, unless they took away what does not fit: then more of the other points are explained.
+
+    A camera that masked frames show to stand still or to turn alone is believed.
+    """
+    if not free.path.is_reliable or masked.path.kind not in (MotionKind.PARALLAX, MotionKind.UNSOLVED):
+        return masked
+    gained = masked.path.inlier_fraction - free.path.inlier_fraction
+    return masked if masked.path.is_reliable and gained > config.mask_evidence else free
+
+
+def _solve_parts(parts: Iterable[Tracks], config: GeometryConfig) -> CameraSolve:
+    parts = iter(parts)
+    head = list(itertools.islice(parts, 2))
+    if len(head) == 1:
+        return solve_tracks(head[0], config).solve
+    with tempfile.TemporaryDirectory(prefix="stf-depth-") as folder:
+        solved = [
+            _SolvedPart.of(tracks, Path(folder) / f"{number:05d}", config)
+            for number, tracks in enumerate(itertools.chain(head, parts))
+        ]
+        sharpness = np.zeros(solved[-1].stored.stop, np.float32)
+        for part in solved:
+            sharpness[part.stored.start : part.stored.stop] = part.stored.load().sharpness
+        focal_px, reason = _shared_focal([part.stored.path for part in solved])
+        stored = [part.at_focal(focal_px, reason, config) for part in solved]
+        solve = chained(stored, sharpness)
+    return gated(solve, config) if solve.path.is_reliable else solve
+
+
+def _shared_focal(paths: list[CameraPath]) -> tuple[float | None, str]:
+    """Median over the reliable parts whose motion tells the focal length, by frame; None where none does."""
+    told = [path for path in paths if path.is_reliable and path.reason != ASSUMED_FOCAL]
+    if not told:
+        return None, ASSUMED_FOCAL
+    of_frames = np.repeat([path.intrinsics.fx_px for path in told], [len(path) for path in told])
+    return float(np.percentile(of_frames, 50, method="lower")), ""
+
+
+@dataclass(frozen=True)
+class _SolvedPart:
+    """The solve of one part on disk, with what it takes to solve it again at another focal length."""
+
+    stored: StoredPart
+    folder: Path
+
+    @classmethod
+    def of(cls, tracks: Tracks, folder: Path, config: GeometryConfig) -> _SolvedPart:
+        """Solve a part and put everything away."""
+        folder.mkdir()
+        found = solve_tracks(tracks, config)
+        save_solve(folder / "solve.npz", found.solve)
+        np.savez(folder / "tracks.npz", **vars(tracks))
+        if found.map_ is not None:
+            (folder / "map").mkdir()
+            found.map_.write(folder / "map")
+        return cls(StoredPart(tracks.start, found.solve.path, folder / "solve.npz"), folder)
+
+    def at_focal(self, focal_px: float | None, reason: str, config: GeometryConfig) -> StoredPart:
+        """The same part with the focal length of the whole shot."""
+        own_px = self.stored.path.intrinsics.fx_px
+        if focal_px is None or not (self.folder / "map").exists() or abs(own_px / focal_px - 1) < _SAME_FOCAL:
+            return self.stored
+        with np.load(self.folder / "tracks.npz", allow_pickle=False) as content:
+            wh = (int(content["wh"][0]), int(content["wh"][1]))
+            tracks = Tracks(**{**content, "wh": wh, "start": self.stored.start})
+        solve = solve_at_focal(tracks, pycolmap.Reconstruction(self.folder / "map"), focal_px, config, reason)
+        file = self.folder / "solve_again.npz"
+        save_solve(file, solve)
+        return replace(self.stored, path=solve.path, file=file)
