@@ -39,17 +39,29 @@ def parts(walk: SyntheticClip) -> list[Tracks]:
     return list(track_parts(walk.rgb, None, CONFIG))
 
 
-def test_parts_are_the_tracks_of_the_whole(walk: SyntheticClip, parts: list[Tracks]) -> None:
+def test_parts_cover_the_shot_with_the_same_tracks(walk: SyntheticClip, parts: list[Tracks]) -> None:
     whole = tracks_of(walk.rgb, None, CONFIG)
     assert len(parts) >= 2
     assert parts[0].start == 0 and parts[-1].start + len(parts[-1]) == len(walk.rgb)
+    assert np.array_equal(np.concatenate([part.sharpness for part in parts])[:23], whole.sharpness[:23])
+    for frame in range(len(parts[0])):
+        assert_same(parts[0].frame(frame), whole.frame(frame))
+    for first, second in itertools.pairwise(parts):
+        for frame in range(second.start, first.start + len(first)):
+            assert_same(first.frame(frame - first.start), second.frame(frame - second.start))
     for part in parts:
-        for frame in range(len(part)):
-            for ours, theirs in zip(part.frame(frame), whole.frame(part.start + frame), strict=True):
-                assert np.array_equal(ours, theirs)
-        assert np.array_equal(part.sharpness, whole.sharpness[part.start : part.start + len(part)])
-        assert set(part.start + part.key_frames) <= set(whole.key_frames.tolist())
         assert part.key_frames[0] == 0 and part.key_frames[-1] == len(part) - 1
+
+
+def assert_same(first: tuple[np.ndarray, ...], second: tuple[np.ndarray, ...]) -> None:
+    for ours, theirs in zip(first, second, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_points_are_not_followed_for_ever(walk: SyntheticClip, parts: list[Tracks]) -> None:
+    early = parts[0].frame(0)[0]
+    assert np.isin(early, tracks_of(walk.rgb, None, CONFIG).frame(59)[0]).sum() > 20
+    assert not np.isin(early, parts[-1].frame(len(parts[-1]) - 1)[0]).any()
 
 
 def test_parts_overlap_by_some_key_frames(parts: list[Tracks]) -> None:

@@ -212,9 +212,15 @@ class _Tracker:
         count = self.key_count if key_frames is None else key_frames
         stop = self.frame_count if key_frames is None else self._key_frames[count - 1] + 1
         part = self._tracks(stop)
+        self._end_tracks(part.frame(0)[0])
         # Without key frames nothing moved, and a few frames tell as much as many.
         self._forget(max(self._key_frames[max(count - overlap, 0)], stop - _PART_FRAMES // 2))
         return part
+
+    def _end_tracks(self, ids: Int64Array) -> None:
+        """Follow these points no further: a point that is seen for long drifts a little in every frame."""
+        kept = ~np.isin(self._ids, ids)
+        self._ids, self._xy, self._key_xy = self._ids[kept], self._xy[kept], self._key_xy[kept]
 
     def rest(self) -> Tracks:
         """All frames that are left."""
