@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from stf_depth.geometry.camera_solve import CameraSolve, load_solve
 from stf_depth.geometry.points import FramePoints
 from stf_depth.geometry.poses import fill_poses, inverse
-from stf_depth.types import BoolArray, CameraPath, Float32Array, Float64Array
+from stf_depth.types import CameraPath, Float32Array, Float64Array
 
 __all__ = ["StoredPart", "chained"]
 
@@ -117,18 +118,22 @@ def _link(first: StoredPart, second: StoredPart) -> _Similarity | None:
     if len(ratios) < _MIN_COMMON_POINTS or np.median(np.abs(ratios - np.median(ratios))) > _MAX_SCALE_SPREAD:
         return None
     ours, theirs = first.path.world_from_cam[both + offset], second.path.world_from_cam[both]
-    scale = float(np.exp(np.median(ratios)))
+    return _between_poses(ours, theirs, float(np.exp(np.median(ratios))))
+
+
+def _between_poses(ours: Float64Array, theirs: Float64Array, scale: float) -> _Similarity | None:
+    """What moves poses (n, 4, 4) to others of the same cameras, None where no motion fits most of them."""
     turns = Rotation.from_matrix(ours[:, :3, :3] @ np.swapaxes(theirs[:, :3, :3], 1, 2))
-    rotation = turns.mean().as_matrix()
-    shifts = ours[:, :3, 3] - scale * theirs[:, :3, 3] @ rotation.T
+    rotation = turns.mean()
+    shifts = ours[:, :3, 3] - scale * rotation.apply(theirs[:, :3, 3])
     shift = np.median(shifts, axis=0)
-    turn_degrees = np.degrees((turns * turns.mean().inv()).magnitude())
-    far = np.linalg.norm(shifts - shift, axis=1)
-    agree = np.median(turn_degrees) < _MAX_TURN_DEGREES and np.median(far) < _MAX_SHIFT
-    return _Similarity(scale, rotation, shift) if agree else None
+    turn_degrees = np.degrees(np.median((turns * rotation.inv()).magnitude()))
+    far = np.median(np.linalg.norm(shifts - shift, axis=1))
+    agree = turn_degrees < _MAX_TURN_DEGREES and far < _MAX_SHIFT
+    return _Similarity(scale, rotation.as_matrix(), shift) if agree else None
 
 
-def _log_ratios(first: FramePoints, second: FramePoints, frames: np.ndarray, offset: int) -> Float64Array:
+def _log_ratios(first: FramePoints, second: FramePoints, frames: NDArray[np.int64], offset: int) -> Float64Array:
     """log(z_a / z_b) of the points that both parts have in frames (n,) of the second; positions tell which they are."""
     found = []
     for frame in frames.tolist():
@@ -152,17 +157,12 @@ class _Joined:
 
     def _lay(self, part: StoredPart, similarity: _Similarity) -> None:
         """Add a part; in frames that are there already, go over to it little by little."""
-        frames = slice(part.start, part.stop)
-        poses, path = similarity.moved(part.path.world_from_cam), part.path
+        frames, path = slice(part.start, part.stop), part.path
         both = self._solved[frames] & path.solved
-        share = np.where(both, _rising(both), 1.0)
-        mixed = _between(self._poses[frames], poses, share)
-        use = path.solved
-        self._poses[frames][use] = mixed[use]
-        kept = self._reliability[frames]
-        ours = np.where(both, (1 - share) * kept + share * path.reliability, np.maximum(kept, path.reliability))
-        self._reliability[frames] = ours
-        self._solved[frames] |= use
+        share = np.where(both, np.cumsum(both) / (both.sum() + 1), path.solved)
+        self._poses[frames] = _between(self._poses[frames], similarity.moved(path.world_from_cam), share)
+        self._reliability[frames] += (share * (path.reliability - self._reliability[frames])).astype(np.float32)
+        self._solved[frames] |= path.solved
 
     def solve(self, sharpness: Float32Array) -> CameraSolve:
         """The path of all frames, in a unit where frames have a median depth of about 1, and their points."""
@@ -188,11 +188,6 @@ class _Joined:
                 rows = held[frame - part.start] if inside else np.zeros((0, 3), np.float32)
                 points.append(rows * np.array([1, 1, unit / similarity.scale], np.float32))
         return points
-
-
-def _rising(both: BoolArray) -> Float64Array:
-    """From 0 to 1 along the frames where both parts have a pose."""
-    return np.asarray(np.cumsum(both) / (both.sum() + 1), np.float64)
 
 
 def _between(first: Float64Array, second: Float64Array, share: Float64Array) -> Float64Array:
