@@ -168,6 +168,21 @@ def test_batch_size_changes_nothing_and_a_reader_can_be_read_twice(encoded: tupl
     assert np.array_equal(single, again)
 
 
+def test_a_later_beginning_gives_the_same_frames_times_and_numbers(encoded: tuple[Path, Case]) -> None:
+    path, _ = encoded
+    with open_video(path, start_seconds=0.1, max_frames=9) as video:
+        whole = list(video.batches(4))
+        later = list(video.batches(4, first=4))
+        assert len(whole) == 3
+        for one, other in zip(whole[1:], later, strict=True):
+            assert np.array_equal(one.rgb, other.rgb)
+            assert one.pts_seconds.tolist() == other.pts_seconds.tolist()
+            assert one.index.tolist() == other.index.tolist()
+        assert list(video.batches(4, first=9)) == list(video.batches(4, first=50)) == []
+        with pytest.raises(UsageError):
+            video.batches(4, first=-1)
+
+
 @pytest.mark.parametrize("rotation", [0, 90, 180, -90])
 def test_rotation_metadata_is_applied(tmp_path: Path, rotation: int) -> None:
     frames = colourful(3)
@@ -440,6 +455,11 @@ def test_image_sequence_keeps_the_contract(tmp_path: Path) -> None:
     part, times, _ = read_all(tmp_path, sequence_rate=Fraction(24), start_seconds=3 / 24, end_seconds=6 / 24)
     assert np.array_equal(part, frames[3:6])
     np.testing.assert_allclose(times, np.arange(3, 6) / 24)
+    (tmp_path / "shot_2.png").write_bytes(b"damaged")
+    with open_video(tmp_path) as sequence:
+        later = list(sequence.batches(4, first=4))
+    assert np.array_equal(np.concatenate([batch.rgb for batch in later]), np.delete(frames, 1, axis=0)[4:])
+    assert sequence.failed_frames == 1
 
 
 def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:

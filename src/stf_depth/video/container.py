@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +74,17 @@ class ContainerReader(VideoReader):
         """What the container and the first frame say; sizes as displayed."""
         return self._info
 
-    def _images(self) -> Generator[TimedImage]:
+    def _images(self, skip: int) -> Generator[TimedImage]:
         with closing(self._pictures()) as pictures:
-            for picture in pictures:
-                if self._end_seconds is not None and picture.seconds >= self._end_seconds - 1e-6:
-                    return
-                if picture.seconds >= self._start_seconds - 1e-6:
-                    yield self._upright(picture.frame), picture.seconds
+            for picture in islice(self._in_range(pictures), skip, None):
+                yield self._upright(picture.frame), picture.seconds
+
+    def _in_range(self, pictures: Iterator[_Picture]) -> Iterator[_Picture]:
+        for picture in pictures:
+            if self._end_seconds is not None and picture.seconds >= self._end_seconds - 1e-6:
+                return
+            if picture.seconds >= self._start_seconds - 1e-6:
+                yield picture
 
     def _upright(self, frame: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
         if (frame.width, frame.height) != self._coded_wh:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,11 @@ class SequenceReader(VideoReader):
         """Size, rate and count; the codec is the file type of the first image."""
         return self._info
 
-    def _images(self) -> Generator[TimedImage]:
+    def _images(self, skip: int) -> Generator[TimedImage]:
+        # Those to be skipped are read too: only then is it known which of them cannot be.
+        yield from islice(self._readable(), skip, None)
+
+    def _readable(self) -> Iterator[TimedImage]:
         for index, path in enumerate(self._images_in_order):
             seconds = float(index / self._info.frame_rate)
             if self._end_seconds is not None and seconds >= self._end_seconds - 1e-6:

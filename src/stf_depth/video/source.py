@@ -48,24 +48,26 @@ class VideoReader(ABC):
         """What the container and the first frame say."""
 
     @abstractmethod
-    def _images(self) -> Generator[TimedImage]:
-        """Images (H, W, 3) and times of the range, in order, with the counters kept up to date."""
+    def _images(self, skip: int) -> Generator[TimedImage]:
+        """Images (H, W, 3) and times of the range without its first ``skip``, in order; the counters know all."""
 
-    def batches(self, size: int) -> Iterator[FrameBatch]:
-        """The frames of the range, ``size`` at a time; the last batch may be shorter.
+    def batches(self, size: int, *, first: int = 0) -> Iterator[FrameBatch]:
+        """The frames of the range from number ``first`` on, ``size`` at a time; the last batch may be shorter.
 
-        Raises UsageError for a size below one, UnreadableVideoError when the range holds no frame.
+        Frames before ``first`` are decoded as well, for a decoder that jumps does not promise the same pictures, but
+        not converted. Raises UsageError for a size below one or a negative ``first``, UnreadableVideoError when the
+        range holds no frame; one that ends before ``first`` has no batches.
         """
-        if size < 1:
-            raise UsageError("a batch needs a frame", expected=">= 1", got=size)
+        if size < 1 or first < 0:
+            raise UsageError("a batch needs a frame", expected="size >= 1, first >= 0", got=(size, first))
         self.failed_frames = self.damaged_frames = self.corrected_times = 0
-        self._passes.append(self._batched(size))
+        self._passes.append(self._batched(size, first))
         return self._passes[-1]
 
-    def _batched(self, size: int) -> Generator[FrameBatch]:
-        first = 0
-        with closing(self._images()) as images:
-            for batch in _grouped(islice(images, self._max_frames), size):
+    def _batched(self, size: int, first: int) -> Generator[FrameBatch]:
+        limit = None if self._max_frames is None else max(0, self._max_frames - first)
+        with closing(self._images(first)) as images:
+            for batch in _grouped(islice(images, limit), size):
                 rgb, seconds = zip(*batch, strict=True)
                 index = np.arange(first, first + len(batch), dtype=np.int64)
                 yield FrameBatch(np.stack(rgb), np.array(seconds, np.float64), index)
