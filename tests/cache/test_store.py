@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -149,3 +150,59 @@ def test_sequential_writer_continues_at_the_first_gap(tmp_path: Path, frames: np
     store = fill(tmp_path / "s", frames)
     store.forget(1)
     assert SequentialWriter(store, 10).position == 4
+
+
+def test_chunks_of_another_store_are_taken_over(tmp_path: Path, frames: np.ndarray) -> None:
+    whole = fill(tmp_path / "whole", frames)
+    part = StageStore(tmp_path / "part", "key", chunk_frames=4)
+    part.write(2, {"depth": frames[8:], "count": np.arange(2)}, extra={"chunk": 2})
+    part.write(0, {"depth": frames[:4] + 1, "count": np.arange(4)})
+    store = StageStore(tmp_path / "s", "key", chunk_frames=4)
+    store.write(0, {"depth": frames[:4], "count": np.arange(4)}, extra={"chunk": 0})
+    assert store.adopt(part) == [2]
+    assert store.adopt(part) == []
+    assert store.adopt(whole) == [1]
+    again = StageStore(tmp_path / "s", "key", chunk_frames=4)
+    again.finish(len(frames), {"unit": "m"})
+    np.testing.assert_array_equal(again.frames("depth")[:], frames)
+    assert [again.extra(chunk) for chunk in range(3)] == [{"chunk": chunk} for chunk in range(3)]
+    files = [{p.relative_to(s.data): p.read_bytes() for p in s.data.rglob("*") if p.is_file()} for s in (again, whole)]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_store_that_was_adopted_from_may_change_or_go(
+    tmp_path: Path, frames: np.ndarray, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    part = StageStore(tmp_path / "part", "key", chunk_frames=4)
+    part.write(0, {"depth": frames[:4]})
+    store = StageStore(tmp_path / "s", "key", chunk_frames=4)
+    store.adopt(part)
+    part.write(0, {"depth": frames[:4] + 1})
+    part.finish(4)
+    shutil.rmtree(part.folder)
+    store.finish(4)
+    np.testing.assert_array_equal(store.frames("depth")[:], frames[:4])
+
+
+def test_chunks_of_another_shape_are_left(tmp_path: Path, frames: np.ndarray) -> None:
+    store = StageStore(tmp_path / "s", "key", chunk_frames=4)
+    store.write(0, {"depth": frames[:4]})
+    part = StageStore(tmp_path / "part", "key", chunk_frames=4)
+    part.write(1, {"depth": frames[4:8, :, :3]})
+    assert store.adopt(part) == []
+    assert not store.has(1)
+
+
+def test_a_writer_may_begin_and_end_within_a_stage(tmp_path: Path, frames: np.ndarray) -> None:
+    store = StageStore(tmp_path / "s", "key", chunk_frames=4)
+    writer = SequentialWriter(store, 8, first=4)
+    assert writer.position == 4
+    writer.append({"depth": frames[4:8]})
+    assert store.chunks() == [1]
+    assert SequentialWriter(store, 10, first=4).position == 8

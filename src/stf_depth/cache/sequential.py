@@ -21,22 +21,22 @@ def _at_once(task: Callable[[], None]) -> None:
 class SequentialWriter:
     """Collects frames into chunks and stores each chunk as soon as it is full.
 
-    ``position`` is the frame that ``append`` expects next; it starts at the first chunk that the store lacks. submit:
-    who stores a full chunk, at once or later, in the order given.
+    ``position`` is the frame that ``append`` expects next; it starts at the first chunk from frame ``first`` on that
+    the store lacks. stop: where the frames end. submit: who stores a full chunk, at once or later, in order.
     """
 
     def __init__(
-        self, store: StageStore, frame_count: int, submit: Callable[[Callable[[], None]], None] = _at_once
+        self, store: StageStore, stop: int, submit: Callable[[Callable[[], None]], None] = _at_once, *, first: int = 0
     ) -> None:
         self._store = store
-        self._frame_count = frame_count
+        self._stop = stop
         self._submit = submit
         self._parts: list[dict[str, NDArray[Any]]] = []
         self._extras: list[Any] = []
-        chunk = 0
+        chunk = first // store.chunk_frames
         while store.has(chunk):
             chunk += 1
-        self.position = min(chunk * store.chunk_frames, frame_count)
+        self.position = min(chunk * store.chunk_frames, stop)
 
     def append(self, arrays: Mapping[str, NDArray[Any]], extra: Any = None) -> None:
         """Take the next frames, arrays (n, ...) of any length, and a small JSON value that belongs to them.
@@ -54,7 +54,7 @@ class SequentialWriter:
                 self._extras.append(extra)
             done += take
             self.position += take
-            if take == room or self.position == self._frame_count:
+            if take == room or self.position == self._stop:
                 self._write_chunk()
 
     def _write_chunk(self) -> None:

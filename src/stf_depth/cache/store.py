@@ -7,6 +7,7 @@ Every chunk carries a CRC-32C, so that damage inside a file is found when it is 
 
 from __future__ import annotations
 
+import shutil
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -102,6 +103,21 @@ class ChunkedFrames:
 def _is_marker(content: Any) -> bool:
     files = content.get("files") if isinstance(content, dict) else None
     return isinstance(files, dict) and bool(files) and "extra" in content
+
+
+def _without_length(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {**metadata, "shape": metadata["shape"][1:]}
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(source, target)
+        fsync_path(target)
+    fsync_path(target.parent)
 
 
 def forget_chunk(folder: Path, chunk: int) -> None:
@@ -229,6 +245,33 @@ class StageStore:
         fsync_path(self.data / name / "zarr.json")
         fsync_path(self.data / name)
         return array
+
+    def adopt(self, other: StageStore) -> list[int]:
+        """Take over the chunks that ``other``, of the same stage and key, has and this store lacks; returns them.
+
+        The files are linked where the file system can, so that this costs no time and no room. ``other`` stays as it
+        is, and chunks whose arrays have another shape stay in it.
+        """
+        adopted = [chunk for chunk in other.chunks() if not self.has(chunk) and self._fits(other, chunk)]
+        for chunk in adopted:
+            content = other._done[chunk]
+            with output_errors(self.data):
+                for name in content["files"]:
+                    _link(other.data / name, self.data / name)
+            write_json(self._markers / f"{chunk:06d}.json", content)
+            self._done[chunk] = content
+        return adopted
+
+    def _fits(self, other: StageStore, chunk: int) -> bool:
+        """Whether the arrays of a chunk are as they are here; those that this store lacks are made."""
+        for name in {file.partition("/")[0] for file in other._done[chunk]["files"]}:
+            here, there = self.data / name / "zarr.json", read_json(other.data / name / "zarr.json")
+            if not here.exists():
+                write_json(here, there)
+            # The lengths differ once a stage is finished.
+            if _without_length(read_json(here)) != _without_length(there):
+                return False
+        return True
 
     def finish(self, frame_count: int, attributes: Mapping[str, Any] | None = None) -> None:
         """Declare the stage whole: its arrays end after ``frame_count`` frames."""
