@@ -62,8 +62,9 @@ def cache(
 ) -> None:
     """Show or clear the cached stages of processed videos; results are never touched."""
     from stf_depth.cache.files import remove_tree
-    from stf_depth.cache.lock import folder_lock
     from stf_depth.errors import ConfigError, InputNotFoundError
+    from stf_depth.pipeline.plan import VideoFolders
+    from stf_depth.pipeline.windows import locked
 
     if action not in ("list", "clear"):
         raise ConfigError("unknown cache action", expected="list or clear", got=action)
@@ -79,8 +80,10 @@ def cache(
         for stage in sorted((folder / "cache").iterdir()):
             table.add_row(folder.name, stage.name, f"{_size_mb(stage):.1f}")
         if action == "clear":
-            with folder_lock(folder):
-                remove_tree(folder / "cache")
+            whole = VideoFolders(folder, folder)
+            with locked(whole):
+                remove_tree(whole.cache)
+                remove_tree(whole.windows)
     Console().print(table)
     typer.echo(f"{len(folders)} video(s) {'cleared' if action == 'clear' else 'cached'}")
 

@@ -6,6 +6,7 @@ import signal
 import threading
 import zipfile
 import zlib
+from itertools import islice
 from pathlib import Path
 
 from stf_depth.cache.files import atomic_path
@@ -17,12 +18,13 @@ from stf_depth.geometry.camera_solve import load_solve, save_solve
 from stf_depth.geometry.fallback import depth_from_motion
 from stf_depth.pipeline.background import WAITING_CHUNKS, Background
 from stf_depth.pipeline.perceive import Perceived
-from stf_depth.pipeline.plan import VideoPlan
+from stf_depth.pipeline.plan import CHUNK_FRAMES, VideoPlan
 from stf_depth.pipeline.progress import Reporter
 from stf_depth.pipeline.views import CountedFrames, ShotFrames
+from stf_depth.pipeline.windows import cut_windows
 from stf_depth.types import CameraPath, Frames
 
-__all__ = ["build_structure", "solve_cameras"]
+__all__ = ["build_structure", "fill_structure", "solve_cameras"]
 
 
 def _take_back_termination() -> None:
@@ -95,18 +97,38 @@ def build_structure(
     if store.is_complete:
         return store
     reporter.stage(name, "structure", perceived.frame_count)
+    chunks = range(-(-perceived.frame_count // CHUNK_FRAMES))
+    gaps = cut_windows([chunk for chunk in chunks if not store.has(chunk)], 1)
+    stretches = [(first * CHUNK_FRAMES, min(stop * CHUNK_FRAMES, perceived.frame_count)) for first, stop in gaps]
+    reporter.advance(perceived.frame_count - sum(stop - first for first, stop in stretches))
+    for first, stop in stretches:
+        fill_structure(store, plan, perceived, rgb, roles, reporter, first=first, stop=stop)
+    store.finish(perceived.frame_count)
+    return store
+
+
+def fill_structure(
+    store: StageStore,
+    plan: VideoPlan,
+    perceived: Perceived,
+    rgb: Frames,
+    roles: Frames | None,
+    reporter: Reporter,
+    *,
+    first: int,
+    stop: int,
+) -> None:
+    """The part of ``build_structure`` from frame ``first``, where a chunk begins, to ``stop``, where one ends."""
     with Background(WAITING_CHUNKS) as background:
-        writer = SequentialWriter(store, perceived.frame_count, background.submit)
-        reporter.advance(writer.position)
+        writer = SequentialWriter(store, stop, background.submit, first=first)
+        reporter.advance(writer.position - first)
         for number, shot in enumerate(perceived.shots):
-            if shot.stop <= writer.position:
+            if shot.stop <= writer.position or shot.start >= stop:
                 continue
             solve = load_solve(_solve_file(plan, number))
             masks = None if roles is None else ShotFrames(roles, shot)
             start, frames = writer.position - shot.start, ShotFrames(rgb, shot)
             maps = depth_from_motion(frames, solve, config=plan.config.geometry, roles=masks, start=start)
-            for disparity, confidence in maps:
+            for disparity, confidence in islice(maps, min(stop, shot.stop) - writer.position):
                 writer.append({"disparity": disparity, "confidence": confidence})
                 reporter.advance(len(disparity))
-    store.finish(perceived.frame_count)
-    return store

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,10 @@ from stf_depth.errors import UntrustedPickleError
 from stf_depth.pipeline.observations import Observations
 from stf_depth.pipeline.perceive import Perceived
 from stf_depth.pipeline.plan import CHUNK_FRAMES, VideoPlan
+from stf_depth.pipeline.progress import Reporter
 from stf_depth.types import Frames
 
-__all__ = ["has_inference_pickle", "load_inference_pickle", "save_inference_pickle"]
+__all__ = ["has_inference_pickle", "load_inference_pickle", "save_inference_pickle", "tell_loaded"]
 
 _FORMAT = "stf-depth inference 1"
 # Stage and array -> name in the pickle.
@@ -95,6 +96,12 @@ def load_inference_pickle(plan: VideoPlan) -> list[str]:
         hint = "Delete the file to compute it again"
         raise UntrustedPickleError("damaged inference cache", where=path, got=repr(error), hint=hint) from error
     return filled
+
+
+def tell_loaded(plan: VideoPlan, name: str, loaded: Sequence[str], reporter: Reporter) -> None:
+    """Say which stages of a video came from the pickle, if any did."""
+    if loaded:
+        reporter.message(name, f"read {', '.join(loaded)} from {plan.folders.inference_pickle.name}")
 
 
 def _fill(store: StageStore, stage: str, content: Mapping[str, Any]) -> None:

@@ -46,6 +46,11 @@ class VideoFolders:
         return self.working / "cache"
 
     @property
+    def windows(self) -> Path:
+        """Parts of the video that are worked on apart, one folder for each; gone once they are brought together."""
+        return self.working / "windows"
+
+    @property
     def depth_store(self) -> Path:
         """The fused depth."""
         return self.output / DEPTH_STORE
@@ -104,6 +109,11 @@ class VideoPlan:
             keys["structure"] = self._key("structure", self.config.geometry.model_dump(), keys["camera"])
         return keys | {"fusion": self._fusion_key(list(keys.values()))}
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Options of ``open_video`` for the frames that are processed."""
+        return self.config.video.model_dump(include={"start_seconds", "end_seconds", "max_frames"})
+
     def output_wh(self, source_wh: tuple[int, int]) -> tuple[int, int]:
         """Size of the result for a source of this size."""
         video = self.config.video
@@ -156,6 +166,7 @@ class VideoPlan:
     def discard(self) -> None:
         """Forget everything that is cached for this video."""
         remove_tree(self.folders.cache)
+        remove_tree(self.folders.windows)
         remove_tree(self.folders.output / PROGRESS)
         records = (self.folders.inference_record, self.folders.working / "images.json")
         for file in (self.folders.manifest, self.folders.inference_pickle, *records):

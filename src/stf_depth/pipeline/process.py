@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stf_depth.cache.files import read_json, write_json
-from stf_depth.cache.lock import folder_lock
 from stf_depth.cache.store import DamagedChunkError, StageStore, forget_chunk
 from stf_depth.config import RunConfig
 from stf_depth.evaluation.consistency import flicker_measures
@@ -20,13 +18,19 @@ from stf_depth.pipeline.backends import Backends
 from stf_depth.pipeline.fuse import fuse_video
 from stf_depth.pipeline.geometry import build_structure, solve_cameras
 from stf_depth.pipeline.images import write_images
-from stf_depth.pipeline.inference_cache import has_inference_pickle, load_inference_pickle, save_inference_pickle
+from stf_depth.pipeline.inference_cache import (
+    has_inference_pickle,
+    load_inference_pickle,
+    save_inference_pickle,
+    tell_loaded,
+)
 from stf_depth.pipeline.manifest import build_manifest
 from stf_depth.pipeline.observations import Observations, observe, open_rgb, open_roles
 from stf_depth.pipeline.perceive import Perceived, perceive
 from stf_depth.pipeline.plan import VideoFolders, VideoPlan
 from stf_depth.pipeline.progress import Reporter
 from stf_depth.pipeline.views import as_disparity
+from stf_depth.pipeline.windows import gather_windows, locked
 from stf_depth.result import DepthResult
 from stf_depth.types import CameraPath
 from stf_depth.video.digest import content_digest
@@ -108,20 +112,11 @@ def process_video(
 
     Raises InputError, ModelError, CacheError, OutputError or DepthError; whatever was finished before stays.
     """
-    with _locked(folders):
+    with locked(folders):
         plan = VideoPlan(content_digest(item.path), config, backends, folders)
         if not delivery.resume:
             plan.discard()
         return _with_repairs(lambda: _process(plan, item, delivery, reporter), item.name, reporter)
-
-
-@contextmanager
-def _locked(folders: VideoFolders) -> Iterator[None]:
-    with ExitStack() as stack:
-        stack.enter_context(folder_lock(folders.working))
-        if folders.output.resolve() != folders.working.resolve():
-            stack.enter_context(folder_lock(folders.output))
-        yield
 
 
 def _with_repairs(attempt: Callable[[], Outcome], name: str, reporter: Reporter) -> Outcome:
@@ -143,6 +138,7 @@ def _process(plan: VideoPlan, item: InputItem, delivery: Delivery, reporter: Rep
     began = time.perf_counter()
     open_reader = _reader(plan, item)
 
+    gather_windows(plan, item.name, clock)
     loaded = load_inference_pickle(plan)
     perceived = perceive(plan, item, open_reader, clock)
     cameras, structure = _geometry(plan, item, perceived, clock)
@@ -152,8 +148,7 @@ def _process(plan: VideoPlan, item: InputItem, delivery: Delivery, reporter: Rep
     _deliver(plan, item, perceived, seen, result, delivery, open_reader, clock)
 
     clock.stage(item.name, "", None)
-    if loaded:
-        reporter.message(item.name, f"read {', '.join(loaded)} from {plan.folders.inference_pickle.name}")
+    tell_loaded(plan, item.name, loaded, reporter)
     return Outcome(
         result=result,
         frames=perceived.frame_count,
@@ -165,10 +160,7 @@ def _process(plan: VideoPlan, item: InputItem, delivery: Delivery, reporter: Rep
 
 
 def _reader(plan: VideoPlan, item: InputItem) -> Callable[[], VideoReader]:
-    video = plan.config.video
-    return lambda: open_video(
-        item.path, start_seconds=video.start_seconds, end_seconds=video.end_seconds, max_frames=video.max_frames
-    )
+    return lambda: open_video(item.path, **plan.reading)
 
 
 def _geometry(
