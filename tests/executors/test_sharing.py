@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from stf_depth.errors import ConfigError
-from stf_depth.executors.ray import Share, _Board, share_cluster
+from stf_depth.executors.board import Board
+from stf_depth.executors.ray import Share, share_cluster
 from stf_depth.executors.threads import limit_threads
 
 
@@ -52,7 +53,7 @@ class Recorder:
 
 def test_frames_of_hidden_videos_do_not_move_the_bar() -> None:
     recorder = Recorder()
-    board = _Board(recorder)
+    board = Board(recorder)
     board.take([("a", "stage", ("fusion", 10)), ("b", "stage", ("camera", 20)), ("b", "advance", (5,))])
     board.take([("a", "advance", (3,)), ("b", "message", ("odd",))])
     board.ended("a", "1 of 2")

@@ -15,9 +15,15 @@ from stf_depth.api import configure, jobs_for, open_result, process, process_man
 from stf_depth.cache.remote import Mirror
 from stf_depth.cli.main import main
 from stf_depth.errors import OutputError
+from stf_depth.executors.base import Job
+from stf_depth.executors.local import run_job
+from stf_depth.executors.windows import fill_job_window, plan_job_windows
+from stf_depth.perception.registry import create
+from stf_depth.pipeline.backends import Backends
 from stf_depth.pipeline.process import Delivery
 from stf_depth.pipeline.progress import SilentReporter
 from stf_depth.pipeline.remote import mirrored
+from stf_depth.pipeline.split import Splitting
 
 BUCKET = "depth"
 SETTINGS = ["--semantic", "none", "--panoptic", "none", "--no-visualize"]
@@ -99,10 +105,13 @@ def test_the_command_writes_to_a_bucket_what_it_writes_to_a_disk(
 
 
 class _Dying(SilentReporter):
-    """Ends the process, as far as the run can tell, when fusion begins."""
+    """Ends the process, as far as the run can tell, when a stage begins."""
+
+    def __init__(self, stage: str = "fusion") -> None:
+        self._stage = stage
 
     def stage(self, video: str, stage: str, total: int | None) -> None:  # noqa: ARG002
-        if stage == "fusion":
+        if stage == self._stage:
             raise KeyboardInterrupt
 
 
@@ -160,6 +169,47 @@ def test_a_bucket_that_is_not_there_is_one_error(
             semantic="none",
             panoptic="none",
         )
+
+
+def test_machines_fill_windows_of_one_video(
+    bucket: Any, machine: Callable[[str], None], bench: Any, long_video: Path
+) -> None:
+    options = {"geometry.enabled": True, "fusion.mode": "full"}
+    config = bench.config(**options)
+    bench.semantic = None
+    bench.run(long_video, "whole", **options)
+    network, silent = type(bench.depth)(), SilentReporter()
+    backends = Backends(network, None, None, create("flow", "dis"))
+
+    def job(name: str) -> Job:
+        machine(name)
+        folders = f"s3://{BUCKET}/output", f"s3://{BUCKET}/working"
+        return jobs_for([long_video], *folders, Delivery(visualize=False, standard=False))[0]
+
+    for part, stage in (("inference", "depth"), ("structure", "structure")):
+        windows = plan_job_windows(job("planner"), Splitting(part, 2, 1), config, backends, silent)
+        assert [(window.start, window.stop) for window in windows] == [(0, 32), (32, None)]
+        for number, window in enumerate(windows):
+            # Two workers of one machine share a copy, and one of them was there before.
+            for name in (f"machine {number}", "machine 0"):
+                assert fill_job_window(job(name), window, config, backends, silent) is None
+        root = f"{BUCKET}/working/{long_video.stem}/windows"
+        markers = [path for path in bucket.find(root) if f"{stage}-" in path and "/done/" in path]
+        assert len(markers) == 3
+    assert network.frames == 40
+    # Whoever brings them together may die before the windows are gone, but not before the chunks are in their place.
+    with pytest.raises(KeyboardInterrupt):
+        run_job(job("died"), config, backends, _Dying("gathering"))
+    taken_over = bucket.find(f"{BUCKET}/working/{long_video.stem}/cache")
+    assert len([path for path in taken_over if "structure-" in path and "/done/" in path]) == 3
+    assert bucket.find(root)
+    result = run_job(job("last"), config, backends, silent)
+    assert result.error is None
+    assert network.frames == 40
+    assert not bucket.find(root)
+    local = bench.root / "whole" / "output"
+    expected = {p.relative_to(local).as_posix(): p.read_bytes() for p in local.glob("depth.zarr/**/*") if p.is_file()}
+    assert stored_depth(bucket, long_video.stem) == expected
 
 
 @pytest.mark.slow

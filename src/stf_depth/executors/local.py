@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from stf_depth.cache.files import output_errors
 from stf_depth.config import RunConfig
 from stf_depth.errors import OutputError, StfDepthError
 from stf_depth.executors.base import Job, JobResult
 from stf_depth.pipeline.backends import Backends
-from stf_depth.pipeline.process import process_video
+from stf_depth.pipeline.process import Outcome, process_video
 from stf_depth.pipeline.progress import Reporter
 from stf_depth.pipeline.remote import mirrored
 
-__all__ = ["LocalExecutor", "run_job"]
+__all__ = ["LocalExecutor", "attempted", "run_job"]
+
+Done = TypeVar("Done")
 
 ERROR_LOG = "error.log"
 
@@ -30,14 +33,23 @@ class LocalExecutor:
 
 def run_job(job: Job, config: RunConfig, backends: Backends, reporter: Reporter) -> JobResult:
     """Process one job; an error ends this job only."""
-    try:
+
+    def work() -> Outcome:
         with mirrored(job.mirrors, reporter) as told:
-            outcome = process_video(job.item, config, backends, job.folders, job.delivery, told)
-        return JobResult(job, outcome=outcome)
+            return process_video(job.item, config, backends, job.folders, job.delivery, told)
+
+    done = attempted(job, work)
+    return JobResult(job, error=done) if isinstance(done, StfDepthError) else JobResult(job, outcome=done)
+
+
+def attempted(job: Job, work: Callable[[], Done]) -> Done | StfDepthError:
+    """What ``work`` on a job returns, or the error that ended it; an unexpected one is described in a file."""
+    try:
+        return work()
     except StfDepthError as error:
-        return JobResult(job, error=error)
+        return error
     except Exception as error:  # a defect: the other videos of the batch are done all the same
-        return JobResult(job, error=_unexpected(job, error))
+        return _unexpected(job, error)
 
 
 def _unexpected(job: Job, error: Exception) -> StfDepthError:
