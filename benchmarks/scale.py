@@ -2,7 +2,9 @@
 
     python benchmarks/scale.py
     python benchmarks/scale.py --clips 12 --workers 1,2,4 --depth onnx:net.onnx
+    python benchmarks/scale.py --clips 1 --frames 640 --processors 2 --depth onnx:net.onnx  # one long clip in windows
 
+Each worker has one processor, or with ``--processors`` its share of as many, whatever the number of workers.
 The clock starts when the first video reports its first stage, so that the start of the cluster and the imports of its
 workers, which do not grow with the number of videos, are shown apart. Results go to benchmarks/results/<name>.json.
 """
@@ -33,6 +35,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--size", default="320x180")
     parser.add_argument("--workers", default="1,2")
+    parser.add_argument("--processors", type=int, help="of every cluster; as many as workers without it")
     parser.add_argument("--mode", default="flow", choices=("flow", "full"))
     parser.add_argument("--depth", help="depth SPEC; precomputed maps without it")
     parser.add_argument("--results", default="scale")
@@ -43,12 +46,13 @@ def main() -> None:
         videos, config = prepare(root, arguments)
         rows = [measure("this process", LocalExecutor(), videos, config, root)]
         for workers in (int(count) for count in arguments.workers.split(",")):
-            name = f"ray, {workers} worker(s)"
-            rows.append({"workers": workers, **measure(name, cluster(workers), videos, config, root)})
+            processors = arguments.processors or workers
+            name = f"ray, {workers} worker(s), {processors} processor(s)"
+            rows.append({"workers": workers, **measure(name, cluster(workers, processors), videos, config, root)})
     one = next((row["seconds"] for row in rows if row.get("workers") == 1), None)
     for row in rows:
         row["speed_against_one_worker"] = None if one is None else round(one / row["seconds"], 3)
-    facts = {name: getattr(arguments, name) for name in ("clips", "frames", "size", "mode")}
+    facts = {name: getattr(arguments, name) for name in ("clips", "frames", "size", "mode", "depth")}
     save(arguments.results, {"environment": before, "environment_after": environment(), **facts, "rows": rows})
 
 
@@ -63,12 +67,12 @@ def prepare(root: Path, arguments: argparse.Namespace) -> tuple[list[Path], RunC
     return videos, configure("fast", options, depth=spec, semantic="none", panoptic="none", device="cpu")
 
 
-class _OneThreadEach(RayExecutor):
-    """Workers with one processor each, whatever their number: what changes is the number alone."""
+class _OfItsOwn(RayExecutor):
+    """Workers of a cluster that is made for them."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, processors: int) -> None:
         super().__init__(workers=workers)
-        self._count = workers
+        self._count = processors
 
     def run(self, jobs: Any, config: RunConfig, reporter: Any) -> Any:
         import ray
@@ -88,9 +92,9 @@ class _OneThreadEach(RayExecutor):
             ray.shutdown()
 
 
-def cluster(workers: int) -> Executor:
+def cluster(workers: int, processors: int) -> Executor:
     """A cluster on this machine for one run."""
-    return _OneThreadEach(workers)
+    return _OfItsOwn(workers, processors)
 
 
 def measure(name: str, executor: Executor, videos: list[Path], config: RunConfig, root: Path) -> dict[str, Any]:
@@ -101,6 +105,7 @@ def measure(name: str, executor: Executor, videos: list[Path], config: RunConfig
     began = time.perf_counter()
     results = executor.run(jobs, config, times)
     ended = time.perf_counter()
+    times.close()
     first = times.first_stage or began
     failed = [str(result.error) for result in results if result.error is not None]
     if failed:
@@ -111,6 +116,8 @@ def measure(name: str, executor: Executor, videos: list[Path], config: RunConfig
         "seconds": round(ended - first, 2),
         "start_seconds": round(first - began, 2),
         "videos_per_worker": [len(one.videos) for one in facts],
+        "windows_per_worker": [len(one.windows) for one in facts],
+        "stages": {stage: round(seconds["wall_seconds"], 2) for stage, seconds in times.stages.items()},
         "networks_made": [one.networks_made for one in facts],
         "load_average": round(os.getloadavg()[0], 2),
     }
