@@ -7,6 +7,7 @@ video goes to a new worker, which continues after the last chunk that was stored
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -231,6 +232,7 @@ class _Run:
         self._share = share_cluster(nodes, len(jobs), config.device, executor.workers)
         self._widest = share_cluster(nodes, None, config.device, executor.workers)
         self._pool: _Pool | None = None
+        self._split_since: dict[int, float] = {}  # job -> when its first windows were begun
         self.facts: list[WorkerFacts] = []
         self.deaths = 0
 
@@ -243,7 +245,7 @@ class _Run:
         results: dict[int, JobResult] = {}
 
         def ended(number: int, value: JobResult | StfDepthError) -> None:
-            results[number] = _fetched(self._jobs[number], value)
+            results[number] = self._whole(number, _fetched(self._jobs[number], value))
             self._board.ended(self._jobs[number].item.name, f"{len(results)} of {len(self._jobs)} videos")
 
         tasks = [_Task("process", job, attempts=self._executor.attempts) for job in self._todo]
@@ -269,6 +271,7 @@ class _Run:
         """
         for number, windows in planned.items():
             if windows:
+                self._split_since.setdefault(number, time.perf_counter())
                 self._board.take([(self._jobs[number].item.name, "stage", (f"{part}, {len(windows)} windows", None))])
         owned = [(number, window) for number, windows in planned.items() for window in windows]
         attempts = self._executor.attempts
@@ -278,6 +281,13 @@ class _Run:
         for number, error in failed.items():
             self._board.message(self._jobs[number].item.name, f"{error}. It is tried again by one worker")
         return [number for number in planned if number not in failed]
+
+    def _whole(self, number: int, result: JobResult) -> JobResult:
+        """The result with the time that the windows took in its seconds."""
+        if result.outcome is None or number not in self._split_since:
+            return result
+        seconds = time.perf_counter() - self._split_since[number]
+        return replace(result, outcome=replace(result.outcome, seconds=seconds))
 
     def _workers(self, share: Share) -> _Pool:
         """Workers with this share of the cluster; those with another are ended."""

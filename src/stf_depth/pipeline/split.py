@@ -31,7 +31,6 @@ __all__ = ["LEAST_CHUNKS", "PARTS", "Part", "Splitting", "fill_window", "plan_wi
 # each loads the networks: with fewer frames a GPU would be done sooner on its own.
 LEAST_CHUNKS = 16
 
-
 # In the order in which they can be done.
 Part = Literal["inference", "structure"]
 PARTS: tuple[Part, ...] = ("inference", "structure")
