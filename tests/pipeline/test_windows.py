@@ -23,6 +23,7 @@ from stf_depth.pipeline.process import Delivery, Outcome, process_video
 from stf_depth.pipeline.progress import SilentReporter
 from stf_depth.pipeline.split import Part, Splitting, fill_window, plan_windows
 from stf_depth.pipeline.windows import Window, cut_windows
+from stf_depth.synthetic import render_clip, scene, write_video
 from stf_depth.types import DepthMaps, Uint8Array
 from stf_depth.video.discover import discover
 
@@ -216,3 +217,11 @@ def test_structure_in_windows_gives_the_bytes_of_one_run(setup: Setup, bench: An
     assert before
     assert set(before.values()) <= taken
     assert data_files(setup.folders.output) == data_files(bench.root / "whole" / "output")
+
+
+def test_structure_without_a_reliable_camera_is_not_worth_windows(setup: Setup, bench: Any, tmp_path: Path) -> None:
+    clip = render_clip(scene("static_camera_movers"), frames=FRAMES, wh=(96, 64))
+    setup.video = write_video(clip, tmp_path / "still.mp4")
+    setup.config = bench.config(**{"geometry.enabled": True, "fusion.mode": "full"})
+    assert setup.plan("structure", workers=3) == []
+    assert setup.depth.frames == FRAMES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -79,11 +80,12 @@ def plan_windows(
         frame_count = _expected_frames(plan, item) if stages else 0
         if splitting.pieces(_chunks(frame_count)) < 2:
             return []
+        tell_loaded(plan, item.name, load_inference_pickle(plan), reporter)
+        costly = set(range(_chunks(frame_count)))
         if splitting.part == "structure":
-            frame_count = _before_structure(plan, item, reporter).frame_count
-        else:
-            tell_loaded(plan, item.name, load_inference_pickle(plan), reporter)
-        return _windows(plan, stages, frame_count, splitting)
+            perceived = _perceived(plan, item, reporter)
+            frame_count, costly = perceived.frame_count, _triangulated_chunks(plan, item, perceived, reporter)
+        return _windows(plan, stages, frame_count, costly, splitting)
 
 
 def _stages(plan: VideoPlan, part: Part) -> tuple[str, ...]:
@@ -113,23 +115,30 @@ def _chunks(frames: int) -> int:
     return -(-frames // CHUNK_FRAMES)
 
 
-def _before_structure(plan: VideoPlan, item: InputItem, reporter: Reporter) -> Perceived:
-    """Do what the structure is made from."""
-    perceived = perceive(plan, item, partial(open_video, item.path, **plan.reading), reporter)
-    solve_cameras(plan, item.name, perceived, open_rgb(plan), open_roles(plan), reporter)
-    return perceived
+def _perceived(plan: VideoPlan, item: InputItem, reporter: Reporter) -> Perceived:
+    return perceive(plan, item, partial(open_video, item.path, **plan.reading), reporter)
 
 
-def _windows(plan: VideoPlan, stages: tuple[str, ...], frame_count: int, splitting: Splitting) -> list[Window]:
+def _triangulated_chunks(plan: VideoPlan, item: InputItem, perceived: Perceived, reporter: Reporter) -> set[int]:
+    """Chunks of shots with a reliable camera, which is solved first: the stand-in for the others costs little."""
+    cameras = solve_cameras(plan, item.name, perceived, open_rgb(plan), open_roles(plan), reporter)
+    shots = [shot for shot, camera in zip(perceived.shots, cameras, strict=True) if camera.is_reliable]
+    return {chunk for shot in shots for chunk in range(shot.start // CHUNK_FRAMES, _chunks(shot.stop))}
+
+
+def _windows(
+    plan: VideoPlan, stages: tuple[str, ...], frame_count: int, costly: Collection[int], splitting: Splitting
+) -> list[Window]:
+    """Windows that hold the chunks that a stage lacks, if enough of these are ``costly``."""
     stores = {stage: plan.store(stage) for stage in stages}
     lacking = {stage: store for stage, store in stores.items() if not store.is_complete}
-    end = _chunks(frame_count)
+    end, digest = _chunks(frame_count), plan.input_digest
     missing = [chunk for chunk in range(end) if not all(store.has(chunk) for store in lacking.values())]
-    pieces = splitting.pieces(len(missing))
+    pieces = splitting.pieces(len(set(missing).intersection(costly)))
     if pieces < 2:
         return []
     return [
-        Window(first * CHUNK_FRAMES, None if stop == end else stop * CHUNK_FRAMES, tuple(lacking), plan.input_digest)
+        Window(first * CHUNK_FRAMES, None if stop == end else stop * CHUNK_FRAMES, tuple(lacking), digest)
         for first, stop in cut_windows(missing, pieces)
     ]
 
@@ -175,7 +184,7 @@ def _infer(part: VideoPlan, item: InputItem, window: Window, reporter: Reporter)
 
 
 def _triangulate(whole: VideoPlan, part: VideoPlan, item: InputItem, window: Window, reporter: Reporter) -> None:
-    perceived = _before_structure(whole, item, reporter)  # all of it is there: it is only read
+    perceived = _perceived(whole, item, reporter)  # it is there, and only read
     rgb, roles = open_rgb(whole), open_roles(whole)
     stop = perceived.frame_count if window.stop is None else window.stop
     store = part.store("structure")
