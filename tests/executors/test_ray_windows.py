@@ -46,7 +46,7 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    clip = render_clip(scene("forward"), frames=FRAMES, wh=(96, 64))
+    clip = render_clip(scene("street"), frames=FRAMES, wh=(96, 64))
     return write_video(clip, tmp_path_factory.mktemp("film") / "film.mp4")
 
 
