@@ -99,8 +99,8 @@ def config() -> RunConfig:
     return preset("fast", semantic="none", panoptic="none", device="cpu").with_values(options)
 
 
-def _run(executor: Executor, video: Path, config: RunConfig, root: Path) -> JobResult:
-    delivery = Delivery(visualize=False, standard=False)
+def _run(executor: Executor, video: Path, config: RunConfig, root: Path, *, resume: bool = True) -> JobResult:
+    delivery = Delivery(visualize=False, standard=False, resume=resume)
     return executor.run(jobs_for([video], root / "output", root / "working", delivery), config, SilentReporter())[0]
 
 
@@ -174,6 +174,15 @@ def test_two_workers_do_one_video_and_the_result_is_that_of_this_process(
     assert result.outcome is not None
     assert result.outcome.reused
     assert not _windows(again)
+    assert len(network.seen()) == FRAMES
+
+
+def test_a_video_that_is_not_resumed_is_done_once_again(on_cluster, video, config, local, tmp_path) -> None:
+    root, network = tmp_path / "run", Network(tmp_path / "log")
+    _run(ThisProcess(Network(tmp_path / "before")), video, config, root)
+    executor = on_cluster(network)
+    assert _files(_run(executor, video, config, root, resume=False)) == local[0]
+    assert sorted(start for starts in _windows(executor).values() for start in starts) == [0, 0, 48, 48]
     assert len(network.seen()) == FRAMES
 
 

@@ -170,15 +170,15 @@ def test_batch_size_changes_nothing_and_a_reader_can_be_read_twice(encoded: tupl
 
 def test_a_later_beginning_gives_the_same_frames_times_and_numbers(encoded: tuple[Path, Case]) -> None:
     path, _ = encoded
-    with open_video(path, start_seconds=0.1, max_frames=9) as video:
+    with open_video(path, start_seconds=0.1, max_frames=6) as video:
         whole = list(video.batches(4))
         later = list(video.batches(4, first=4))
-        assert len(whole) == 3
+        assert len(whole) == 2
         for one, other in zip(whole[1:], later, strict=True):
             assert np.array_equal(one.rgb, other.rgb)
             assert one.pts_seconds.tolist() == other.pts_seconds.tolist()
             assert one.index.tolist() == other.index.tolist()
-        assert list(video.batches(4, first=9)) == list(video.batches(4, first=50)) == []
+        assert list(video.batches(4, first=6)) == list(video.batches(4, first=50)) == []
         with pytest.raises(UsageError):
             video.batches(4, first=-1)
 
