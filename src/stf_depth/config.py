@@ -214,6 +214,7 @@ class FusionConfig(FrozenConfig):
     sky_colour_spread: float = Field(0.08, gt=0)
     sky_min_support: float = Field(0.4, ge=0, le=1)
     sky_max_measured: float = Field(0.15, ge=0, le=1)
+    mover_max_measured: float = Field(0.5, ge=0, le=1)
     abstain: bool = True
     abstain_noise: float = Field(0.016, gt=0)
     pose_filter: bool = True

@@ -21,6 +21,7 @@ from stf_depth.fusion.boundaries import snap_to_segments
 from stf_depth.fusion.evidence import confidence_of, confidence_of_input
 from stf_depth.fusion.fields import Fields
 from stf_depth.fusion.inputs import FusedChunk, ShotInputs
+from stf_depth.fusion.movers import with_believed_movers
 from stf_depth.fusion.prelook import look_ahead
 from stf_depth.fusion.reader import LowReader, as_image, low_size, resize, resize_masked
 from stf_depth.fusion.semantic import Labels
@@ -100,7 +101,7 @@ def _frame_threads(device: str) -> Iterator[Executor]:
 class _Shot:
     def __init__(self, inputs: ShotInputs, config: HasFusion, flow: FlowBackend, device: str) -> None:
         self.align, self.fuse = config.alignment, config.fusion
-        inputs = with_believed_sky(inputs, self.fuse)
+        inputs = with_believed_movers(with_believed_sky(inputs, self.fuse), self.fuse)
         self.inputs, self.device = inputs, device
         self.full = (int(inputs.rgb.shape[1]), int(inputs.rgb.shape[2]))
         full_mode = self.fuse.mode == "full"

@@ -28,8 +28,8 @@ _VERSIONS = {
     "semantic": 1,
     "panoptic": 1,
     "camera": 1,
-    "structure": 1,
-    "fusion": 2,
+    "structure": 2,
+    "fusion": 3,
 }
 
 
