@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from stf_depth.config import RunConfig
 from stf_depth.errors import ShapeError
@@ -212,6 +213,22 @@ def test_good_masks_sharpen_edges_and_lower_the_error(movers: SyntheticClip) -> 
     bare = joined(run(inputs_of(movers, maps)))
     fused = joined(run(inputs_of(movers, maps, roles=movers.roles, segments=movers.labels)))
     assert abs_rel(fused, movers) < 0.95 * abs_rel(bare, movers)
+
+
+def test_masks_whose_borders_tremble_leave_edges_steady(movers: SyntheticClip) -> None:
+    """The camera stands still, and so do the borders that the background has in itself."""
+    maps = degrade(movers.depth, 0)
+    jitter = np.random.default_rng(0).integers(-2, 3, FRAMES)
+    masks = {
+        name: np.stack([np.roll(mask, step, 1) for mask, step in zip(values, jitter, strict=True)])
+        for name, values in (("roles", movers.roles), ("segments", movers.labels))
+    }
+    static = ndimage.binary_erosion(movers.roles != Role.MOVER, np.ones((1, 9, 9)))
+    alone, carried = (joined(run(inputs_of(movers, maps, **masks), {"fusion.snap_reach": r})) for r in (0, 2))
+    without = joined(run(inputs_of(movers, maps)))
+    excess = [flicker(result, static) - flicker(without, static) for result in (alone, carried)]
+    assert excess[0] > 0
+    assert excess[1] < 0.5 * excess[0]
 
 
 def test_movers_that_stand_still_are_steadied_with_the_rest(room: SyntheticClip) -> None:
