@@ -211,12 +211,14 @@ class FusionConfig(FrozenConfig):
     snap_radius: float = Field(0.01, gt=0, le=0.1)
     snap_contrast: float = Field(0.05, ge=0)
     snap_support: float = Field(1.5, gt=0)
+    snap_reach: int = Field(2, ge=0, le=16)
     planes: bool = True
     plane_tolerance: float = Field(0.06, gt=0)
     sky: bool = True
     sky_colour_spread: float = Field(0.08, gt=0)
     sky_min_support: float = Field(0.4, ge=0, le=1)
     sky_max_measured: float = Field(0.15, ge=0, le=1)
+    mover_max_measured: float = Field(0.5, ge=0, le=1)
     abstain: bool = True
     abstain_noise: float = Field(0.016, gt=0)
     pose_filter: bool = True

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from stf_depth.config import RunConfig
 from stf_depth.errors import ShapeError
@@ -14,7 +15,7 @@ from stf_depth.fusion.inputs import FusedChunk, ShotInputs, StructureMaps
 from stf_depth.fusion.shot import fuse_shot
 from stf_depth.synthetic import SyntheticClip, degrade, render_clip, scene
 from stf_depth.synthetic.degrade import DegradeConfig
-from stf_depth.types import Ambiguity, CameraPath, DepthMaps, MotionKind
+from stf_depth.types import Ambiguity, CameraPath, DepthMaps, MotionKind, Role
 
 WH = (160, 96)
 FRAMES = 16
@@ -212,6 +213,33 @@ def test_good_masks_sharpen_edges_and_lower_the_error(movers: SyntheticClip) -> 
     bare = joined(run(inputs_of(movers, maps)))
     fused = joined(run(inputs_of(movers, maps, roles=movers.roles, segments=movers.labels)))
     assert abs_rel(fused, movers) < 0.95 * abs_rel(bare, movers)
+
+
+def test_masks_whose_borders_tremble_leave_edges_steady(movers: SyntheticClip) -> None:
+    """The camera stands still, and so do the borders that the background has in itself."""
+    maps = degrade(movers.depth, 0)
+    jitter = np.random.default_rng(0).integers(-2, 3, FRAMES)
+    masks = {
+        name: np.stack([np.roll(mask, step, 1) for mask, step in zip(values, jitter, strict=True)])
+        for name, values in (("roles", movers.roles), ("segments", movers.labels))
+    }
+    static = ndimage.binary_erosion(movers.roles != Role.MOVER, np.ones((1, 9, 9)))
+    alone, carried = (joined(run(inputs_of(movers, maps, **masks), {"fusion.snap_reach": r})) for r in (0, 2))
+    without = joined(run(inputs_of(movers, maps)))
+    excess = [flicker(result, static) - flicker(without, static) for result in (alone, carried)]
+    assert excess[0] > 0
+    assert excess[1] < 0.5 * excess[0]
+
+
+def test_movers_that_stand_still_are_steadied_with_the_rest(room: SyntheticClip) -> None:
+    """A mask that calls a wall a mover in every third frame does nothing where the wall was triangulated."""
+    roles = np.full(room.roles.shape, Role.STATIC, np.uint8)
+    wrong = roles.copy()
+    wrong[::3, :, : WH[0] // 2] = Role.MOVER
+    more = {"camera": camera_of(room), "structure": structure_of(room)}
+    maps = degrade(room.depth, 0)
+    right, other = (joined(run(inputs_of(room, maps, roles=part, **more))) for part in (roles, wrong))
+    np.testing.assert_allclose(other, right, rtol=1e-5)
 
 
 def test_sky_is_behind_everything_and_shifted_sky_is_not_believed(street: SyntheticClip) -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from stf_depth.config import FusionConfig
 from stf_depth.fusion.boundaries import border_support, snap_to_segments
@@ -16,6 +17,7 @@ from stf_depth.fusion.evidence import weigh_evidence
 from stf_depth.fusion.planes import flatten_planes
 from stf_depth.fusion.poses import PoseFilter
 from stf_depth.fusion.reader import FrameCache, low_size, resize_masked
+from stf_depth.fusion.snapping import voted_along_flow
 from stf_depth.fusion.structure import bend_to_structure, blend_structure
 from stf_depth.fusion.trajectory import checked_steps, trajectory_filter
 from stf_depth.fusion.upsample import upsample_disparity
@@ -120,6 +122,44 @@ def test_trajectory_filter_averages_along_the_motion_and_leaves_occluders_out(rn
     fields[5][:, 0] += 3
     robust, _ = trajectory_filter(lambda k: fields[k], lambda _: (step, back), 4, 9, radius=3, tolerance=0.1)
     assert abs(float(robust[0, 0, 10, 20]) - float(value[0, 0, 10, 20])) < 0.02
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_a_value_under_a_label_that_moves_with_flow_is_averaged(factor: int) -> None:
+    """factor: how many times larger the values are than the steps; two pixels of the steps a frame."""
+    there = torch.zeros(1, 3, 20, 60)
+    there[:, 0], there[:, 2] = 2, 1
+    back = there * there.new_tensor([-1, 1, 1]).view(1, 3, 1, 1)
+    stripe = np.sin(np.arange(60 * factor) * 0.2 / factor)[None].repeat(20 * factor, 0)
+    values = [maps(np.roll(stripe, 2 * factor * k, 1) + (k % 2)) for k in range(9)]
+    label = torch.ones(1, 1, *stripe.shape, dtype=torch.int32)
+
+    def voted(reach: int) -> Tensor:
+        found = voted_along_flow(lambda k: values[k], lambda _: label, lambda _: (there, back), 4, 9, reach=reach)
+        return (found - values[4])[..., 20 * factor : 40 * factor]
+
+    torch.testing.assert_close(voted(2), torch.full_like(voted(2), 2 / 5), atol=1e-4, rtol=0)
+    assert bool((voted(0) == 0).all())
+
+
+def test_frames_vote_on_the_side_of_a_trembling_border_and_sides_are_not_mixed() -> None:
+    steps = torch.zeros(1, 3, 4, 12)
+    steps[:, 2] = 1
+    borders = [6, 6, 8, 5, 6]
+    labels = [torch.where(torch.arange(12) < border, 1, 2).int().expand(1, 1, 4, 12) for border in borders]
+    values = [torch.where(label == 1, -1.0, 1.0) for label in labels]
+    voted = voted_along_flow(lambda k: values[k], lambda k: labels[k], lambda _: (steps, steps), 2, 5, reach=2)
+    torch.testing.assert_close(voted, values[0])
+
+
+def test_votes_end_where_flow_is_not_checked() -> None:
+    steps = torch.zeros(1, 3, 6, 8)
+    steps[:, 2, :, 4:] = 1
+    values = [torch.full((1, 1, 6, 8), float(k)) for k in range(3)]
+    label = torch.ones(1, 1, 6, 8, dtype=torch.int32)
+    voted = voted_along_flow(lambda k: values[k], lambda _: label, lambda _: (steps, steps), 0, 3, reach=2)[0, 0]
+    assert bool((voted[:, :4] == 0).all())
+    assert bool((voted[:, 4:] == 1).all())
 
 
 def test_pose_filter_recovers_truth_from_noisy_frames(room_clip: SyntheticClip, rng: np.random.Generator) -> None:

@@ -79,18 +79,6 @@ def test_same_frames_give_the_same_bytes(walk: SyntheticClip) -> None:
     assert runs[0][0][1].tobytes() == runs[1][0][1].tobytes()
 
 
-def test_movers_get_no_confidence_and_measured_sky_keeps_its_own(walk: SyntheticClip) -> None:
-    roles = np.full(walk.labels.shape, Role.STATIC, np.uint8)
-    roles[:, :40], roles[:, 40:60] = Role.SKY, Role.MOVER
-    _, free = next(triangulate_shot(walk.rgb, exact_solve(walk), config=NEAR))
-    _, confidence = next(triangulate_shot(walk.rgb, exact_solve(walk), config=NEAR, roles=roles))
-    assert not confidence[0, 40:60].any()
-    # What is triangulated shows whether a mask of sky is right.
-    assert np.array_equal(confidence[0, :40], free[0, :40])
-    assert free[0, :40].any()
-    assert confidence[0, 60:].any()
-
-
 def test_a_prior_replaces_the_sparse_points(walk: SyntheticClip) -> None:
     prior = (1 / walk.depth).astype(np.float32)
     error, _ = errors(walk, list(triangulate_shot(walk.rgb, exact_solve(walk), config=NEAR, prior=prior)))

@@ -11,7 +11,7 @@ from torch import Tensor
 from stf_depth.config import FusionConfig
 from stf_depth.fusion.reader import LowFrame, LowReader, resize
 from stf_depth.fusion.sky import move_border_to_colours
-from stf_depth.fusion.trajectory import Steps, look_up, pixel_grid
+from stf_depth.fusion.trajectory import Steps, followed, look_up, pixel_grid
 from stf_depth.fusion.upsample import joint_upsample
 from stf_depth.types import Role
 
@@ -90,13 +90,7 @@ def vote_role(frames: Callable[[int], LowFrame], steps: Steps, frame: int, frame
     here = _mask(frames(frame), role)
     yes, votes = here[:, :1] * here[:, 1:], here[:, 1:].clone()
     for direction in (1, -1):
-        position, alive = pixel_grid(here), torch.ones_like(votes)
-        for distance in range(1, _VOTES + 1):
-            other = frame + direction * distance
-            if not 0 <= other < frame_count:
-                break
-            moved, inside = look_up(steps(other - 1)[0] if direction > 0 else steps(other)[1], position)
-            position, alive = position + moved[:, :2], alive * moved[:, 2:] * inside
+        for other, position, alive in followed(steps, frame, frame_count, direction, _VOTES):
             found, _ = look_up(_mask(frames(other), role), position)
             yes = yes + alive * found[:, :1] * found[:, 1:]
             votes = votes + alive * found[:, 1:]

@@ -21,10 +21,12 @@ from stf_depth.fusion.boundaries import snap_to_segments
 from stf_depth.fusion.evidence import confidence_of, confidence_of_input
 from stf_depth.fusion.fields import Fields
 from stf_depth.fusion.inputs import FusedChunk, ShotInputs
+from stf_depth.fusion.movers import with_believed_movers
 from stf_depth.fusion.prelook import look_ahead
-from stf_depth.fusion.reader import LowReader, as_image, low_size, resize, resize_masked
+from stf_depth.fusion.reader import FrameCache, LowReader, as_image, low_size, resize, resize_masked
 from stf_depth.fusion.semantic import Labels
 from stf_depth.fusion.sky import has_steady_sky, push_sky_back, with_believed_sky
+from stf_depth.fusion.snapping import voted_along_flow
 from stf_depth.parallel import mapped_ahead, thread_pool
 from stf_depth.perception.base import FlowBackend
 from stf_depth.types import BoolArray, Float32Array, Role
@@ -100,7 +102,7 @@ def _frame_threads(device: str) -> Iterator[Executor]:
 class _Shot:
     def __init__(self, inputs: ShotInputs, config: HasFusion, flow: FlowBackend, device: str) -> None:
         self.align, self.fuse = config.alignment, config.fusion
-        inputs = with_believed_sky(inputs, self.fuse)
+        inputs = with_believed_movers(with_believed_sky(inputs, self.fuse), self.fuse)
         self.inputs, self.device = inputs, device
         self.full = (int(inputs.rgb.shape[1]), int(inputs.rgb.shape[2]))
         full_mode = self.fuse.mode == "full"
@@ -112,6 +114,9 @@ class _Shot:
         self.fields = Fields(self.reader, self.prelook, inputs.camera, self.align, self.fuse, window=window)
 
         self.labels = Labels(self.reader, self.fields.steps, self.full, self.fuse)
+        near = 2 * self.fuse.snap_reach + 1 + AHEAD_FRAMES
+        self.plain, self.snaps = FrameCache(self._plain, near), FrameCache(self._snap, near)
+        self.segments = FrameCache(self.labels.segments, near)
 
     def chunks(self, first: int) -> Iterator[FusedChunk]:
         with _frame_threads(self.device) as pool:
@@ -155,45 +160,54 @@ class _Shot:
         sampler.anchor(as_image(low.structure), as_image(low.structure_confidence))
 
     def _fused(self, frame: int) -> Fused:
-        low = self.reader.frame(frame)
-        if self.fuse.mode == "none":
-            return self._finish(frame, torch.zeros_like(low.valid), low.valid)
-        evidence = self.fields.evidence
-        if evidence.strength == 0:
-            return self._finish(frame, torch.zeros_like(low.valid), confidence_of_input(low))
-        value, weight = self.fields.fused(frame)
-        correction = (value - low.log_disparity) * evidence.strength
-        return self._finish(frame, correction * low.valid, confidence_of(value, weight, low, evidence))
-
-    def _finish(self, frame: int, correction: Tensor, confidence: Tensor) -> Fused:
-        """Add the low band's correction to the full-size input, then move edges and sky to their segments."""
-        disparity, valid = resize_masked(*self.reader.network(frame), self.full)
-        logmap = self.prelook.logmap
-        value = logmap.to_log(disparity) + resize(correction, self.full)
-        value = self._semantic(frame, value, valid)
-        fused = logmap.from_log(value) * valid
+        """The full-size input with the low band's correction, its edges and sky moved to their segments."""
+        value, valid, confidence = self.plain(frame)
+        fused = self.prelook.logmap.from_log(self._semantic(frame, value)) * valid
         return (
             as_image(fused),
             as_image(valid) > 0,
             as_image(resize(confidence, self.full) * valid * self.inputs.trust).clip(0, 1),
         )
 
-    def _semantic(self, frame: int, value: Tensor, valid: Tensor) -> Tensor:
+    def _plain(self, frame: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Log disparity and validity at full size, without segments, and the low band's confidence."""
+        correction, confidence = self._low_band(frame)
+        disparity, valid = resize_masked(*self.reader.network(frame), self.full)
+        return self.prelook.logmap.to_log(disparity) + resize(correction, self.full), valid, confidence
+
+    def _low_band(self, frame: int) -> tuple[Tensor, Tensor]:
+        """Correction of log disparity, and confidence."""
+        low = self.reader.frame(frame)
+        if self.fuse.mode == "none":
+            return torch.zeros_like(low.valid), low.valid
+        evidence = self.fields.evidence
+        if evidence.strength == 0:
+            return torch.zeros_like(low.valid), confidence_of_input(low)
+        value, weight = self.fields.fused(frame)
+        correction = (value - low.log_disparity) * evidence.strength
+        return correction * low.valid, confidence_of(value, weight, low, evidence)
+
+    def _semantic(self, frame: int, value: Tensor) -> Tensor:
         fuse = self.fuse
         if fuse.mode == "none" or (self.inputs.roles is None and self.inputs.segments is None):
             return value
-        image = self.reader.image(frame)
         if fuse.snap_boundaries and self.fields.evidence.strength > 0:
-            radius = max(1, round(fuse.snap_radius * max(self.full)))
-            # Pixels without depth belong to no segment: nothing is continued from them.
-            labels = self.labels.segments(frame)
-            segments = torch.where(valid > 0, labels, torch.zeros_like(labels))
-            contrast, support = fuse.snap_contrast, fuse.snap_support
-            value = snap_to_segments(
-                value, segments, image, radius_px=radius, min_contrast=contrast, min_support=support
-            )
+            count, reach = len(self.inputs), fuse.snap_reach
+            value = value + voted_along_flow(self.snaps, self.segments, self.fields.steps, frame, count, reach=reach)
         if fuse.sky:
-            sky = self.labels.sky(frame, image)
+            sky = self.labels.sky(frame, self.reader.image(frame))
             if sky is not None:
                 value = push_sky_back(value, sky, self.prelook.logmap.floor)
         return value
+
+    def _snap(self, frame: int) -> Tensor:
+        """What moving the frame's edges to its own segments adds to ``_plain``."""
+        fuse = self.fuse
+        value, valid, _ = self.plain(frame)
+        radius = max(1, round(fuse.snap_radius * max(self.full)))
+        # Pixels without depth belong to no segment: nothing is continued from them.
+        labels = self.segments(frame)
+        segments = torch.where(valid > 0, labels, torch.zeros_like(labels))
+        image, contrast, support = self.reader.image(frame), fuse.snap_contrast, fuse.snap_support
+        snapped = snap_to_segments(value, segments, image, radius_px=radius, min_contrast=contrast, min_support=support)
+        return snapped - value

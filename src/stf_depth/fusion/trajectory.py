@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-__all__ = ["Field", "Steps", "checked_steps", "look_up", "pixel_grid", "trajectory_filter"]
+__all__ = [
+    "Field",
+    "Steps",
+    "checked_steps",
+    "followed",
+    "look_up",
+    "pixel_grid",
+    "trajectory_filter",
+]
 
 Field = Callable[[int], Tensor]  # frame -> log disparity and weight, (1, 2, h, w)
 Steps = Callable[[int], tuple[Tensor, Tensor]]  # frame -> steps to the next frame and from it back, (1, 3, h, w) each
@@ -48,6 +56,24 @@ def _checked(there: Tensor, back: Tensor, grid: Tensor, tolerance_px: float) -> 
     return torch.cat([there, (gap < limit * limit).to(there) * inside], 1)
 
 
+def followed(
+    steps: Steps, frame: int, frame_count: int, direction: int, reach: int
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Frames ``frame + direction`` on, up to ``reach`` away, each with where the pixels of ``frame`` are in it.
+
+    Positions (1, 2, h, w) are chained from the flow between neighbours; the mask (1, 1, h, w) is 1 for those that
+    forward and backward flow agree on and that have not left the image.
+    """
+    position: Tensor | None = None
+    for other in _neighbours(frame, direction, reach, frame_count):
+        step = steps(other - 1)[0] if direction > 0 else steps(other)[1]
+        if position is None:
+            position, alive = pixel_grid(step), torch.ones_like(step[:, :1])
+        moved, inside = look_up(step, position)
+        position, alive = position + moved[:, :2], alive * moved[:, 2:] * inside
+        yield other, position, alive
+
+
 def trajectory_filter(
     field: Field, steps: Steps, frame: int, frame_count: int, *, radius: int, tolerance: float
 ) -> tuple[Tensor, Tensor]:
@@ -61,11 +87,7 @@ def trajectory_filter(
     value, weight = here[:, :1], here[:, 1:]
     total, weights = value * weight, weight.clone()
     for direction in (1, -1):
-        position, alive = pixel_grid(here), torch.ones_like(value)
-        for other in _neighbours(frame, direction, radius, frame_count):
-            step = steps(other - 1)[0] if direction > 0 else steps(other)[1]
-            moved, inside = look_up(step, position)
-            position, alive = position + moved[:, :2], alive * moved[:, 2:] * inside
+        for other, position, alive in followed(steps, frame, frame_count, direction, radius):
             found, _ = look_up(field(other), position)
             gap = (found[:, :1] - value) / tolerance
             known = found[:, 1:] * alive / (1 + gap * gap)

@@ -37,7 +37,7 @@ def depth_from_motion(
     Which of the two it was is in ``solve.path.kind`` and ``solve.path.reason``.
     """
     if solve.path.is_reliable:
-        return triangulate_shot(rgb, solve, config=config, roles=roles, prior=prior, start=start)
+        return triangulate_shot(rgb, solve, config=config, prior=prior, start=start)
     return fallback_shot(rgb, config=config, roles=roles, start=start)
 
 

@@ -23,7 +23,7 @@ from stf_depth.geometry.smoothing import away_from_steps, complete
 from stf_depth.geometry.sources import SourceChooser
 from stf_depth.geometry.triangulate import FlowMatcher, triangulate
 from stf_depth.parallel import mapped_ahead, thread_pool
-from stf_depth.types import Float32Array, Frames, Role, Uint8Array
+from stf_depth.types import Float32Array, Frames, Uint8Array
 
 __all__ = ["AHEAD_FRAMES", "structure_wh", "triangulate_shot"]
 
@@ -44,21 +44,19 @@ def triangulate_shot(
     solve: CameraSolve,
     *,
     config: GeometryConfig,
-    roles: Frames | None = None,
     prior: Frames | None = None,
     start: int = 0,
 ) -> Iterator[tuple[Float32Array, Float32Array]]:
     """Yield (disparity, confidence), each (1, h, w) float32, for the frames of a shot from ``start`` on, in order.
 
-    rgb: (T, H, W, 3) uint8, the frames that ``solve`` was made from. roles: (T, h', w') uint8 of ``Role``; confidence
-    is 0 on movers. prior: (T, h', w') float32 inverse depth in the solve's unit (a network's, aligned), used
-    instead of the sparse points where positive. disparity is inverse depth in the solve's unit, positive everywhere;
-    confidence is in [0, 1] and ranks errors, it is not a probability. A later start gives the same bytes: only the
-    frames that the stages need before it are worked on.
+    rgb: (T, H, W, 3) uint8, the frames that ``solve`` was made from. prior: (T, h', w') float32 inverse depth in
+    the solve's unit (a network's, aligned), used instead of the sparse points where positive. disparity is inverse
+    depth in the solve's unit, positive everywhere; confidence is in [0, 1] and ranks errors, it is not a probability. A
+    later start gives the same bytes: only the frames that the stages need before it are worked on.
     """
     count, reach, early = len(rgb), max(config.fusion_offsets), max(config.coarse_offsets)
     starts = [max(0, start - stages * reach) for stages in (3, 2, 1)]  # of the stages before each fusion
-    shot = _Shot(rgb, solve, config, roles, prior)
+    shot = _Shot(rgb, solve, config, prior)
     coarse = _coarse(shot, config) if prior is None else None
     with thread_pool() as pool:
 
@@ -75,9 +73,8 @@ def triangulate_shot(
         maps = each(shot.fused, _windows(maps, starts[0], starts[1], count, reach))
         maps = each(shot.fused_and_completed, _windows(maps, starts[1], starts[2], count, reach))
         maps = each(shot.fused, _windows(maps, starts[2], start, count, reach))
-        for frame, estimate in enumerate(maps, start):
-            final = shot.finished(frame, estimate)
-            yield final.disparity[None], final.confidence[None]
+        for estimate in maps:
+            yield estimate.disparity[None], estimate.confidence[None]
 
 
 def _coarse(shot: _Shot, config: GeometryConfig) -> _Shot | None:
@@ -94,7 +91,7 @@ def _coarse(shot: _Shot, config: GeometryConfig) -> _Shot | None:
         "prior_px": config.prior_px * scale,
         "fusion_offsets": config.coarse_offsets,
     }
-    return _Shot(shot.pictures, shot.solve, config.model_copy(update=small), None, None)
+    return _Shot(shot.pictures, shot.solve, config.model_copy(update=small), None)
 
 
 def _windows(maps: Iterator[Estimate], first: int, start: int, count: int, reach: int) -> Iterator[Work]:
@@ -126,10 +123,8 @@ class _Pictures:
 class _Shot:
     """Frames, cameras and the work on one frame at the structure's resolution."""
 
-    def __init__(
-        self, rgb: Frames, solve: CameraSolve, config: GeometryConfig, roles: Frames | None, prior: Frames | None
-    ) -> None:
-        self._rgb, self.solve, self._config, self._roles, self._prior = rgb, solve, config, roles, prior
+    def __init__(self, rgb: Frames, solve: CameraSolve, config: GeometryConfig, prior: Frames | None) -> None:
+        self._rgb, self.solve, self._config, self._prior = rgb, solve, config, prior
         self.wh = structure_wh(int(rgb.shape[2]), int(rgb.shape[1]), config)
         self._k = solve.path.intrinsics.resized(*self.wh)
         self._matcher, self._chooser = FlowMatcher(config), SourceChooser(solve, config)
@@ -228,10 +223,3 @@ class _Shot:
 
     def _completed(self, frame: int, disparity: Float32Array, weight: Float32Array) -> Float32Array:
         return complete(self._picture(frame), disparity, weight, self._config, near_px=self._config.smooth_px)
-
-    def finished(self, frame: int, estimate: Estimate) -> Estimate:
-        if self._roles is None:
-            return estimate
-        roles = cv2.resize(np.asarray(self._roles[frame]), self.wh, interpolation=cv2.INTER_NEAREST)
-        trusted = roles != Role.MOVER
-        return Estimate(estimate.disparity, estimate.confidence * trusted)

@@ -1,0 +1,62 @@
+"""Movers: which masks are believed, and what becomes of the structure on them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from stf_depth.config import FusionConfig
+from stf_depth.fusion.inputs import ShotInputs, StructureMaps
+from stf_depth.fusion.movers import with_believed_movers
+from stf_depth.synthetic import SyntheticClip, render_clip, scene
+from stf_depth.types import Ambiguity, Role
+
+CONFIG = FusionConfig()
+
+
+@pytest.fixture(scope="module")
+def street() -> SyntheticClip:
+    return render_clip(scene("street"), frames=3, wh=(320, 180), noise_sigma=1.2)
+
+
+def inputs_of(clip: SyntheticClip, *, on_movers: float, elsewhere: float) -> ShotInputs:
+    """Structure at half the size of the roles, with these confidences."""
+    movers = (clip.roles == Role.MOVER)[:, 1::2, 1::2]
+    confidence = np.where(movers, on_movers, elsewhere).astype(np.float32)
+    disparity = np.maximum(clip.disparity, 1e-3).astype(np.float32)
+    structure = StructureMaps(disparity[:, ::2, ::2], confidence)
+    valid = np.ones(disparity.shape, bool)
+    return ShotInputs(clip.rgb, disparity, valid, Ambiguity.SCALE, roles=clip.roles, structure=structure)
+
+
+def test_what_moves_has_no_structure_and_stays_a_mover(street: SyntheticClip) -> None:
+    inputs = inputs_of(street, on_movers=0.1, elsewhere=0.8)
+    believed = with_believed_movers(inputs, CONFIG)
+    assert believed.roles is inputs.roles
+    assert believed.structure is not None
+    confidence = np.asarray(believed.structure.confidence[1])
+    assert (confidence == 0).any()
+    np.testing.assert_array_equal(np.unique(confidence), np.array([0, 0.8], np.float32))
+
+
+@pytest.mark.parametrize(("on_movers", "elsewhere"), [(0.8, 0.8), (0.5, 0.4)])
+def test_masks_of_what_was_triangulated_as_well_as_the_rest_are_not_believed(
+    street: SyntheticClip, on_movers: float, elsewhere: float
+) -> None:
+    inputs = inputs_of(street, on_movers=on_movers, elsewhere=elsewhere)
+    result = with_believed_movers(inputs, CONFIG)
+    assert result.structure is inputs.structure
+    assert result.roles is not None
+    assert result.roles.shape == street.roles.shape
+    assert len(result.roles) == len(street.roles)
+    expected = np.where(street.roles[1] == Role.MOVER, Role.UNKNOWN, street.roles[1])
+    np.testing.assert_array_equal(result.roles[1], expected)
+
+
+def test_without_structure_or_in_flow_mode_masks_are_believed(street: SyntheticClip) -> None:
+    inputs = inputs_of(street, on_movers=0.8, elsewhere=0.8)
+    alone = replace(inputs, structure=None)
+    assert with_believed_movers(alone, CONFIG) is alone
+    assert with_believed_movers(inputs, CONFIG.model_copy(update={"mode": "flow"})) is inputs
