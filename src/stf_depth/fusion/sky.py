@@ -25,7 +25,7 @@ from stf_depth.fusion.inputs import ShotInputs, sampled_frames
 from stf_depth.fusion.reader import nearest
 from stf_depth.types import BoolArray, Float32Array, Frames, Role, Uint8Array
 
-__all__ = ["has_steady_sky", "measured_share", "move_border_to_colours", "push_sky_back", "with_believed_sky"]
+__all__ = ["has_steady_sky", "move_border_to_colours", "push_sky_back", "with_believed_sky"]
 
 # A pixel at the border mixes both colours: alone, it changes sides only where this share of it is the other side's.
 _MOSTLY = 0.6
@@ -58,7 +58,7 @@ def with_believed_sky(inputs: ShotInputs, config: FusionConfig) -> ShotInputs:
     supports = [_border_support(inputs.rgb[frame], roles[frame], config) for frame in partly]
     is_supported = not supports or float(np.mean(supports)) >= config.sky_min_support
     is_far = 2 * sum(_is_nearer(_view(inputs, roles, frame)) for frame in partly) <= len(partly)
-    if is_supported and is_far and measured_share(inputs, masks) <= config.sky_max_measured:
+    if is_supported and is_far and _measured_share(inputs, masks) <= config.sky_max_measured:
         return replace(inputs, roles=_WithLessSky(roles, partial(_near_parts, inputs)))
     return replace(inputs, roles=_WithLessSky(roles, _all_of_it))
 
@@ -131,7 +131,7 @@ def _is_nearer(view: _View) -> bool:
     return sky.size > 0 and rest.size > 0 and float(np.median(sky)) > float(np.median(rest))
 
 
-def measured_share(inputs: ShotInputs, masks: dict[int, NDArray[np.bool_]]) -> float:
+def _measured_share(inputs: ShotInputs, masks: dict[int, NDArray[np.bool_]]) -> float:
     """Share of the masks' pixels whose depth was triangulated well; 0 without structure."""
     if inputs.structure is None:
         return 0.0
