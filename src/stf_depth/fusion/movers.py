@@ -21,7 +21,7 @@ _MEASURED = 0.3
 def with_believed_movers(inputs: ShotInputs, config: FusionConfig) -> ShotInputs:
     """``inputs``, with movers as UNKNOWN where they were triangulated, and without structure on the others.
 
-    What moves against the camera's motion fits no depth, so triangulation is unsure of it. A segment whose share of well
+    What moves against the camera fits no depth, and triangulation is unsure of it. A segment whose share of well
     triangulated pixels is more than ``mover_max_measured`` of that of the frame's solid rest is a parked car, or a wall
     called a person. Without structure nothing tells, and the masks are believed.
     """
