@@ -16,7 +16,7 @@ from stf_depth.geometry.motion import parallax_free_motion
 from stf_depth.geometry.points import FramePoints
 from stf_depth.geometry.poses import fill_poses, project_points
 from stf_depth.geometry.tracks import Tracks
-from stf_depth.types import BoolArray, CameraPath, Float64Array, Intrinsics, MotionKind
+from stf_depth.types import CameraPath, Float64Array, Intrinsics, MotionKind
 
 __all__ = ["ASSUMED_FOCAL", "TracksSolve", "gated", "known_focal_px", "solve_at_focal", "solve_tracks"]
 
@@ -139,20 +139,18 @@ def _assemble(tracks: Tracks, found: SparseMap) -> CameraSolve:
 def _median_angle_degrees(
     points: Float64Array, world_from_cam: Float64Array, frames: Int64Array, point: Int64Array
 ) -> float:
-    """Median over points of the angle between the rays from the first and the last frame that see the point.
+    """Median over points of the largest angle between the ray from the first frame that sees the point and the others.
 
-    frames, point: (M,) who sees which point.
+    frames, point: (M,) who sees which point, in the order of the frames.
     """
-    count = len(world_from_cam)
-    first, last = np.full(len(points), count), np.full(len(points), -1)
-    np.minimum.at(first, point, frames)
-    np.maximum.at(last, point, frames)
-    seen: BoolArray = last > first
-    if not seen.any():
-        return 0.0
-    rays = [points[seen] - world_from_cam[index[seen], :3, 3] for index in (first, last)]
-    a, b = (ray / np.linalg.norm(ray, axis=1, keepdims=True) for ray in rays)
-    return float(np.median(np.degrees(np.arccos(np.clip((a * b).sum(1), -1, 1)))))
+    rays = points[point] - world_from_cam[frames, :3, 3]
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    seen, first = np.unique(point, return_index=True)
+    first_ray = np.zeros_like(points)
+    first_ray[seen] = rays[first]
+    largest = np.zeros(len(points))
+    np.maximum.at(largest, point, np.arccos(np.clip((rays * first_ray[point]).sum(1), -1, 1)))
+    return float(np.degrees(np.median(largest[seen]))) if len(seen) else 0.0
 
 
 def gated(solve: CameraSolve, config: GeometryConfig) -> CameraSolve:
