@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,16 +23,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 ray = pytest.importorskip("ray")
 from stf_depth.executors.ray import RayExecutor  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    # Ray makes its workers give way to everything else on the machine, which a busy one makes them do for ever.
-    quick = {"worker_niceness": 0}
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False, _system_config=quick)
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

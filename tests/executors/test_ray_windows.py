@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,15 +31,6 @@ from stf_depth.executors.ray import RayExecutor  # noqa: E402
 FRAMES = 70
 CHUNKS = 5
 FATAL_FRAME = 20
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    quick = {"worker_niceness": 0}
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False, _system_config=quick)
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

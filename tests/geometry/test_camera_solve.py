@@ -16,7 +16,7 @@ from stf_depth.geometry.camera import likelier, solve_camera
 from stf_depth.geometry.camera_solve import CameraSolve, load_solve, save_solve
 from stf_depth.geometry.poses import fill_poses, inverse, project_points, relative, rotation_degrees
 from stf_depth.geometry.solve import known_focal_px
-from stf_depth.geometry.tracks import trackable_mask, tracks_of
+from stf_depth.geometry.tracks import Tracks, track_parts, trackable_mask
 from stf_depth.synthetic import SyntheticClip, render_clip, scene
 from stf_depth.types import CameraPath, Intrinsics, MotionKind, Role
 
@@ -32,6 +32,11 @@ def walk() -> SyntheticClip:
 @pytest.fixture(scope="module")
 def walk_solve(walk: SyntheticClip) -> CameraSolve:
     return solve_camera(walk.rgb, config=CONFIG.with_values({"focal_px": walk.intrinsics.fx_px}))
+
+
+def one_part(rgb: np.ndarray, roles: np.ndarray | None, config: GeometryConfig) -> Tracks:
+    (whole,) = track_parts(rgb, roles, config)
+    return whole
 
 
 def similarity_error(found: np.ndarray, true: np.ndarray) -> float:
@@ -176,11 +181,11 @@ def test_masks_are_believed_where_they_take_away_what_does_not_fit(
 
 def test_movers_and_sky_are_not_tracked() -> None:
     clip = render_clip(scene("street"), 8, WH)
-    tracks = tracks_of(clip.rgb, clip.roles, CONFIG)
+    tracks = one_part(clip.rgb, clip.roles, CONFIG)
     for frame in (0, 7):
         column, row = np.rint(tracks.frame(frame)[1]).astype(int).T
         assert not np.isin(clip.roles[frame][row, column], (Role.SKY, Role.MOVER)).any()
-    unmasked = tracks_of(clip.rgb, None, CONFIG)
+    unmasked = one_part(clip.rgb, None, CONFIG)
     column, row = np.rint(unmasked.frame(7)[1]).astype(int).T
     assert np.isin(clip.roles[7][row, column], (Role.SKY, Role.MOVER)).any()
 
@@ -196,7 +201,7 @@ def test_mask_keeps_a_margin() -> None:
 
 
 def test_tracks_follow_the_true_flow(walk: SyntheticClip) -> None:
-    tracks = tracks_of(walk.rgb[:2], None, CONFIG)
+    tracks = one_part(walk.rgb[:2], None, CONFIG)
     before, after = tracks.common(0, 1)
     start, end = tracks.frame(0)[1][before], tracks.frame(1)[1][after]
     column, row = np.rint(start).astype(int).T
@@ -206,9 +211,9 @@ def test_tracks_follow_the_true_flow(walk: SyntheticClip) -> None:
 
 def test_role_maps_of_another_length_are_refused(walk: SyntheticClip) -> None:
     with pytest.raises(ShapeError, match="one role map"):
-        tracks_of(walk.rgb, walk.roles[:3], CONFIG)
+        one_part(walk.rgb, walk.roles[:3], CONFIG)
     with pytest.raises(ShapeError, match="RGB"):
-        tracks_of(walk.rgb[..., 0], None, CONFIG)
+        one_part(walk.rgb[..., 0], None, CONFIG)
 
 
 def test_user_focal_length_and_field_of_view() -> None:

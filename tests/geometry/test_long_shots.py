@@ -19,7 +19,7 @@ from stf_depth.geometry.camera_solve import CameraSolve, save_solve
 from stf_depth.geometry.chain import StoredPart, chained
 from stf_depth.geometry.points import FramePoints
 from stf_depth.geometry.solve import ASSUMED_FOCAL, TracksSolve, solve_tracks
-from stf_depth.geometry.tracks import Tracks, track_parts, tracks_of
+from stf_depth.geometry.tracks import Tracks, track_parts
 from stf_depth.synthetic import SyntheticClip, render_clip, scene
 from stf_depth.types import CameraPath, Intrinsics, MotionKind
 
@@ -40,7 +40,7 @@ def parts(walk: SyntheticClip) -> list[Tracks]:
 
 
 def test_parts_cover_the_shot_with_the_same_tracks(walk: SyntheticClip, parts: list[Tracks]) -> None:
-    whole = tracks_of(walk.rgb, None, CONFIG)
+    (whole,) = track_parts(walk.rgb, None, WHOLE)
     assert len(parts) >= 2
     assert parts[0].start == 0 and parts[-1].start + len(parts[-1]) == len(walk.rgb)
     assert np.array_equal(np.concatenate([part.sharpness for part in parts])[:23], whole.sharpness[:23])
@@ -60,7 +60,7 @@ def assert_same(first: tuple[np.ndarray, ...], second: tuple[np.ndarray, ...]) -
 
 def test_points_are_not_followed_for_ever(walk: SyntheticClip, parts: list[Tracks]) -> None:
     early = parts[0].frame(0)[0]
-    assert np.isin(early, tracks_of(walk.rgb, None, CONFIG).frame(59)[0]).sum() > 20
+    assert np.isin(early, next(track_parts(walk.rgb, None, WHOLE)).frame(59)[0]).sum() > 20
     assert not np.isin(early, parts[-1].frame(len(parts[-1]) - 1)[0]).any()
 
 
@@ -164,12 +164,12 @@ def part_of(
     frames = [np.column_stack([xy + 0.01 * frame, disparity / scale * factor]) for frame in range(start, stop)]
     file = folder / f"{start}.npz"
     save_solve(file, CameraSolve(path, FramePoints(frames), np.ones(count, np.float32)))
-    return StoredPart(start, path, file)
+    return StoredPart(start, path, np.ones(count, np.float32), file)
 
 
 def test_parts_in_units_of_their_own_become_one_path(tmp_path: Path) -> None:
     parts = [part_of(tmp_path, *row) for row in ((0, 30, 1.0), (20, 55, 3.0), (45, 70, 0.2))]
-    solve = chained(parts, np.ones(70, np.float32))
+    solve = chained(parts)
     truth = true_path(70)
     unit = solve.path.world_from_cam[1, 0, 3] / truth[1, 0, 3]
     assert unit == pytest.approx(1 / np.median([1, 1 / 3, 5]))
@@ -189,7 +189,7 @@ def test_poses_go_over_from_part_to_part_little_by_little(tmp_path: Path) -> Non
     drift = np.linspace(-0.04, 0.04, 10)  # the later part sees the shared frames a little differently
     poses[:10, :3, 3] += drift[:, None] * poses[:10, :3, 0]
     shifted = replace(second, path=replace(second.path, world_from_cam=poses))
-    found = chained([first, shifted], np.ones(50, np.float32)).path.world_from_cam
+    found = chained([first, shifted]).path.world_from_cam
     off = np.einsum("ti,ti->t", found[:, :3, 3] - true_path(50)[:, :3, 3], true_path(50)[:, :3, 0])
     expected = np.arange(1, 11) / 11 * drift
     assert np.allclose(off[20:30], expected, atol=5e-3)
@@ -200,7 +200,7 @@ def test_poses_go_over_from_part_to_part_little_by_little(tmp_path: Path) -> Non
 def test_a_part_that_does_not_fit_ends_the_chain_and_the_longest_piece_remains(tmp_path: Path, wrong: dict) -> None:
     rows = ((0, 30, 1.0, {}), (20, 40, 1.0, wrong), (30, 60, 2.0, {}), (50, 90, 2.0, {}))
     parts = [part_of(tmp_path, start, stop, scale, **options) for start, stop, scale, options in rows]
-    solve = chained(parts, np.ones(90, np.float32))
+    solve = chained(parts)
     assert solve.path.solved.tolist() == [False] * 30 + [True] * 60
     assert not solve.path.reliability[:30].any()
     assert [len(solve.points[frame]) for frame in (0, 29, 30, 89)] == [0, 0, 40, 40]
@@ -210,7 +210,7 @@ def test_a_part_that_does_not_fit_ends_the_chain_and_the_longest_piece_remains(t
 def test_without_any_reliable_part_the_longest_one_tells_why(tmp_path: Path) -> None:
     kinds = ((0, 30, MotionKind.STATIC), (20, 90, MotionKind.UNSOLVED))
     parts = [part_of(tmp_path, start, stop, 1.0, kind=kind) for start, stop, kind in kinds]
-    solve = chained(parts, np.ones(90, np.float32))
+    solve = chained(parts)
     assert (solve.path.kind, solve.path.reason) == (MotionKind.UNSOLVED, "lost")
     assert not solve.path.is_reliable and len(solve.points) == 90
 

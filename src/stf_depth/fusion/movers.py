@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stf_depth.config import FusionConfig
+from stf_depth.frames import MappedFrames
 from stf_depth.fusion.inputs import ShotInputs, StructureMaps
 from stf_depth.fusion.reader import nearest
-from stf_depth.types import BoolArray, Frames, Role
+from stf_depth.types import BoolArray, Role
 
 __all__ = ["with_believed_movers"]
+
+Array = NDArray[Any]
 
 _MEASURED = 0.3
 
@@ -28,59 +31,43 @@ def with_believed_movers(inputs: ShotInputs, config: FusionConfig) -> ShotInputs
     roles, structure = inputs.roles, inputs.structure
     if roles is None or structure is None or config.mode != "full":
         return inputs
-    judged = _Judged(roles, inputs.segments, structure.confidence, config.mover_max_measured)
-    confidence = _ZeroWhere(structure.confidence, judged, moving=True)
+
+    def believed(roles: Array, confidence: Array, *segments: Array) -> Array:
+        return _zero_on(roles, _movers(roles, confidence, *segments, limit=config.mover_max_measured)[1])
+
+    def trusted(confidence: Array, roles: Array, *segments: Array) -> Array:
+        return _zero_on(confidence, _movers(roles, confidence, *segments, limit=config.mover_max_measured)[0])
+
+    segments = () if inputs.segments is None else (inputs.segments,)
+    confidence = MappedFrames(trusted, structure.confidence, roles, *segments)
     return replace(
         inputs,
-        roles=_ZeroWhere(roles, judged, moving=False),
+        roles=MappedFrames(believed, roles, structure.confidence, *segments),
         structure=StructureMaps(structure.disparity, confidence),
     )
 
 
-@dataclass(frozen=True)
-class _Judged:
-    """The movers of each frame, in two kinds."""
-
-    roles: Frames
-    segments: Frames | None
-    confidence: Frames
-    max_measured: float
-
-    def movers(self, frame: int, *, moving: bool) -> BoolArray:
-        """Movers that do move, or those that were triangulated, (h, w) at the size of the structure."""
-        sure = np.asarray(self.confidence[frame]) > _MEASURED
-        roles = nearest(np.asarray(self.roles[frame]), sure.shape)
-        mover, rest = roles == Role.MOVER, ~np.isin(roles, (Role.MOVER, Role.SKY))
-        measured = np.zeros_like(mover)
-        for part in self._parts(frame, mover):
-            measured |= part & (sure[part].mean() > self.max_measured * sure[rest].mean())
-        kind: BoolArray = mover & (measured != moving)
-        return kind
-
-    def _parts(self, frame: int, mover: BoolArray) -> list[BoolArray]:
-        """Movers by segment: one who walks past a parked car is judged alone."""
-        if self.segments is None or not mover.any():
-            return [mover] * bool(mover.any())
-        segments = nearest(np.asarray(self.segments[frame]), mover.shape)
-        return [mover & (segments == segment) for segment in np.unique(segments[mover])]
+def _zero_on(values: Array, mask: BoolArray) -> Array:
+    """``values`` with 0, which is UNKNOWN for roles, where the mask of any size says so."""
+    return np.where(nearest(mask, values.shape), values.dtype.type(0), values)
 
 
-@dataclass(frozen=True)
-class _ZeroWhere:
-    """``values`` (T, h, w) with 0, which is UNKNOWN for roles, on movers of one kind."""
+def _movers(roles: Array, confidence: Array, *segments: Array, limit: float) -> tuple[BoolArray, BoolArray]:
+    """Movers that do move, and those that were triangulated, each (h, w) at the size of the structure."""
+    sure = confidence > _MEASURED
+    roles = nearest(roles, sure.shape)
+    mover, rest = roles == Role.MOVER, ~np.isin(roles, (Role.MOVER, Role.SKY))
+    triangulated = np.zeros_like(mover)
+    for part in _parts(mover, *segments):
+        triangulated |= part & (sure[part].mean() > limit * sure[rest].mean())
+    return mover & ~triangulated, triangulated
 
-    values: Frames
-    judged: _Judged
-    moving: bool
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.values.shape
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, frame: int) -> NDArray[Any]:
-        values = np.asarray(self.values[frame])
-        movers = nearest(self.judged.movers(frame, moving=self.moving), values.shape)
-        return np.where(movers, values.dtype.type(0), values)
+def _parts(mover: BoolArray, *segments: Array) -> list[BoolArray]:
+    """Movers by segment: one who walks past a parked car is judged alone."""
+    if not mover.any():
+        return []
+    if not segments:
+        return [mover]
+    labels = nearest(segments[0], mover.shape)
+    return [mover & (labels == label) for label in np.unique(labels[mover])]

@@ -23,7 +23,7 @@ from stf_depth.types import Float32Array, Frames, Role
 __all__ = ["FrameCache", "LowFrame", "LowReader", "as_image", "low_size", "nearest", "resize", "resize_masked"]
 
 Item = TypeVar("Item")
-Label = TypeVar("Label", np.uint8, np.int32, np.bool_)
+Label = TypeVar("Label", np.uint8, np.int32, np.bool_, np.float32)
 
 
 class FrameCache(Generic[Item]):

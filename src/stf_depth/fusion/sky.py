@@ -6,9 +6,7 @@ A shot's masks are believed or not as a whole, small parts of them apart, so tha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
@@ -20,6 +18,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from stf_depth.config import FusionConfig
+from stf_depth.frames import MappedFrames
 from stf_depth.fusion.boundaries import border_support, dilate
 from stf_depth.fusion.inputs import ShotInputs, sampled_frames
 from stf_depth.fusion.reader import nearest
@@ -59,41 +58,25 @@ def with_believed_sky(inputs: ShotInputs, config: FusionConfig) -> ShotInputs:
     is_supported = not supports or float(np.mean(supports)) >= config.sky_min_support
     is_far = 2 * sum(_is_nearer(_view(inputs, roles, frame)) for frame in partly) <= len(partly)
     if is_supported and is_far and _measured_share(inputs, masks) <= config.sky_max_measured:
-        return replace(inputs, roles=_WithLessSky(roles, partial(_near_parts, inputs)))
-    return replace(inputs, roles=_WithLessSky(roles, _all_of_it))
+        return replace(inputs, roles=MappedFrames(_without_near_parts, roles, inputs.disparity, inputs.valid))
+    return replace(inputs, roles=MappedFrames(lambda roles: _unknown_where(roles == Role.SKY, roles), roles))
 
 
-@dataclass(frozen=True)
-class _WithLessSky:
-    """Roles with the pixels of the sky UNKNOWN that ``disbelieved`` (frame, sky) picks from it."""
-
-    roles: Frames
-    disbelieved: Callable[[int, BoolArray], BoolArray]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.roles.shape
-
-    def __len__(self) -> int:
-        return len(self.roles)
-
-    def __getitem__(self, frame: int) -> NDArray[np.uint8]:
-        roles = np.asarray(self.roles[frame], np.uint8)
-        sky = roles == Role.SKY
-        return np.where(self.disbelieved(frame, sky), np.uint8(Role.UNKNOWN), roles) if sky.any() else roles
+def _unknown_where(disbelieved: BoolArray, roles: Uint8Array) -> Uint8Array:
+    return np.where(disbelieved, np.uint8(Role.UNKNOWN), roles)
 
 
-def _all_of_it(_frame: int, sky: BoolArray) -> BoolArray:
-    return sky
+def _without_near_parts(roles: Uint8Array, disparity: Float32Array, valid: BoolArray) -> Uint8Array:
+    sky = roles == Role.SKY
+    return _unknown_where(_near_parts(sky, disparity, valid), roles) if sky.any() else roles
 
 
-def _near_parts(inputs: ShotInputs, frame: int, sky: BoolArray) -> BoolArray:
+def _near_parts(sky: BoolArray, disparity: Float32Array, valid: BoolArray) -> BoolArray:
     """Small connected parts of the sky that lie nearer than the farther part of the rest, by their valid pixels."""
     count, parts = cv2.connectedComponents(sky.astype(np.uint8), connectivity=4)
     sizes = np.bincount(parts[sky], minlength=count)
     is_small = (sizes > 0) & (sizes < _SMALL_PART * sky.sum())
-    disparity = np.asarray(inputs.disparity[frame], np.float32)
-    disparity = nearest(np.where(np.asarray(inputs.valid[frame], bool), disparity, np.float32(np.nan)), sky.shape)
+    disparity = nearest(np.where(valid, disparity, np.float32(np.nan)), sky.shape)
     known = np.isfinite(disparity)
     judged, rest = is_small[parts] & known, disparity[known & ~sky]
     if not judged.any() or not rest.size:

@@ -59,13 +59,11 @@ def _solve_parts(parts: Iterable[Tracks], config: GeometryConfig) -> CameraSolve
             _SolvedPart.of(tracks, Path(folder) / f"{number:05d}", config)
             for number, tracks in enumerate(itertools.chain(head, parts))
         ]
-        sharpness = np.zeros(solved[-1].stored.stop, np.float32)
-        for part in solved:
-            sharpness[part.stored.start : part.stored.stop] = part.stored.load().sharpness
         focal_px, reason = _shared_focal([part.stored.path for part in solved])
-        stored = [part.at_focal(focal_px, reason, config) for part in solved]
-        solve = chained(stored, sharpness)
-    return gated(solve, config) if solve.path.is_reliable else solve
+        solve = chained([part.at_focal(focal_px, reason, config) for part in solved])
+    if not solve.path.is_reliable:
+        return solve
+    return gated(replace(solve, path=replace(solve.path, reason=reason)), config)
 
 
 def _shared_focal(paths: list[CameraPath]) -> tuple[float | None, str]:
@@ -94,7 +92,7 @@ class _SolvedPart:
         if found.map_ is not None:
             (folder / "map").mkdir()
             found.map_.write(folder / "map")
-        return cls(StoredPart(tracks.start, found.solve.path, folder / "solve.npz"), folder)
+        return cls(StoredPart(tracks.start, found.solve.path, tracks.sharpness, folder / "solve.npz"), folder)
 
     def at_focal(self, focal_px: float | None, reason: str, config: GeometryConfig) -> StoredPart:
         """The same part with the focal length of the whole shot."""

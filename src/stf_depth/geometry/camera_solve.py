@@ -33,6 +33,22 @@ class CameraSolve:
     points: FramePoints
     sharpness: Float32Array
 
+    @classmethod
+    def without_poses(
+        cls, kind: MotionKind, intrinsics: Intrinsics, sharpness: Float32Array, *, reason: str
+    ) -> CameraSolve:
+        """A solve that says only what is wrong: no pose, no points."""
+        count = len(sharpness)
+        path = CameraPath(
+            kind=kind,
+            intrinsics=intrinsics,
+            world_from_cam=np.tile(np.eye(4), (count, 1, 1)),
+            solved=np.zeros(count, bool),
+            reliability=np.zeros(count, np.float32),
+            reason=reason,
+        )
+        return cls(path, FramePoints([()] * count), sharpness)
+
     def sparse_disparity(self, frame: int) -> tuple[Float32Array, Float32Array]:
         """Positions (n, 2) in pixels and inverse depths (n,) of the points that frame ``frame`` sees."""
         rows = self.points[frame]

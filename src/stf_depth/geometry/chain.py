@@ -36,19 +36,20 @@ _MAX_SHIFT = 0.05  # of the median depth
 
 @dataclass(frozen=True)
 class StoredPart:
-    """The solve of frames ``start`` and following, in a file; ``path`` without its points in memory."""
+    """The solve of frames ``start`` and following; its points lie in a file."""
 
     start: int
     path: CameraPath
+    sharpness: Float32Array
     file: Path
 
     @property
     def stop(self) -> int:
         return self.start + len(self.path)
 
-    def load(self) -> CameraSolve:
-        """The whole solve."""
-        return load_solve(self.file)
+    def points(self) -> FramePoints:
+        """Read anew each time."""
+        return load_solve(self.file).points
 
 
 @dataclass(frozen=True)
@@ -75,17 +76,21 @@ class _Similarity:
 _IDENTITY = _Similarity(1.0, np.eye(3), np.zeros(3))
 
 
-def chained(parts: Sequence[StoredPart], sharpness: Float32Array) -> CameraSolve:
+def chained(parts: Sequence[StoredPart]) -> CameraSolve:
     """The solve of the whole shot, not gated; where no part is reliable, what the longest one says.
 
-    parts: in order, each overlapping the next, with one focal length. sharpness: (T,), of all frames of the shot.
-    Frames outside the longest chain are not solved and have no points.
+    parts: in order, each overlapping the next, with one focal length. Frames outside the longest chain are not solved
+    and have no points.
     """
-    count = parts[-1].stop
+    sharpness = np.zeros(parts[-1].stop, np.float32)
+    for part in parts:
+        sharpness[part.start : part.stop] = part.sharpness
     chain = max(_chains(parts), key=lambda links: sum(len(part.path) for part, _ in links), default=[])
     if not chain:
-        return _unsolved(max(parts, key=lambda part: len(part.path)).path, count, sharpness)
-    solve = _Joined(chain, count).solve(sharpness)
+        longest = max((part.path for part in parts), key=len)
+        solve = CameraSolve.without_poses(longest.kind, longest.intrinsics, sharpness, reason=longest.reason)
+        return replace(solve, path=_with_quality(solve.path, [longest]))
+    solve = _Joined(chain, len(sharpness)).solve(sharpness)
     return replace(solve, path=_with_quality(solve.path, [part.path for part, _ in chain]))
 
 
@@ -114,7 +119,7 @@ def _link(first: StoredPart, second: StoredPart) -> _Similarity | None:
     both = np.flatnonzero(first.path.solved[offset:] & second.path.solved[:common])
     if len(both) < _MIN_COMMON_FRAMES:
         return None
-    ratios = _log_ratios(first.load().points, second.load().points, both, offset)
+    ratios = _log_ratios(first.points(), second.points(), both, offset)
     if len(ratios) < _MIN_COMMON_POINTS or np.median(np.abs(ratios - np.median(ratios))) > _MAX_SCALE_SPREAD:
         return None
     ours, theirs = first.path.world_from_cam[both + offset], second.path.world_from_cam[both]
@@ -182,7 +187,7 @@ class _Joined:
         borders = [0, *((a.stop + b.start) // 2 for (a, _), (b, _) in itertools.pairwise(self._chain))]
         points = FramePoints()
         for (part, similarity), begin, end in zip(self._chain, borders, [*borders[1:], len(self._solved)], strict=True):
-            held = part.load().points
+            held = part.points()
             for frame in range(begin, end):
                 inside = part.start <= frame < part.stop and bool(self._solved[frame])
                 rows = held[frame - part.start] if inside else np.zeros((0, 3), np.float32)
@@ -208,13 +213,3 @@ def _with_quality(path: CameraPath, parts: Sequence[CameraPath]) -> CameraPath:
         triangulation_angle_degrees=float(np.median([part.triangulation_angle_degrees for part in parts])),
         reprojection_error_px=float(np.median([part.reprojection_error_px for part in parts])),
     )
-
-
-def _unsolved(longest: CameraPath, count: int, sharpness: Float32Array) -> CameraSolve:
-    path = replace(
-        longest,
-        world_from_cam=np.tile(np.eye(4), (count, 1, 1)),
-        solved=np.zeros(count, bool),
-        reliability=np.zeros(count, np.float32),
-    )
-    return CameraSolve(path, FramePoints([()] * count), sharpness)

@@ -94,17 +94,8 @@ def _intrinsics(focal_px: float, wh: tuple[int, int]) -> Intrinsics:
 
 
 def _without_structure(tracks: Tracks, config: GeometryConfig, kind: MotionKind, reason: str) -> CameraSolve:
-    count = len(tracks)
     focal = known_focal_px(config, tracks.wh[0]) or config.first_focal * max(tracks.wh)
-    path = CameraPath(
-        kind=kind,
-        intrinsics=_intrinsics(focal, tracks.wh),
-        world_from_cam=np.tile(np.eye(4), (count, 1, 1)),
-        solved=np.zeros(count, bool),
-        reliability=np.zeros(count, np.float32),
-        reason=reason,
-    )
-    return CameraSolve(path, FramePoints([()] * count), tracks.sharpness)
+    return CameraSolve.without_poses(kind, _intrinsics(focal, tracks.wh), tracks.sharpness, reason=reason)
 
 
 def _assemble(tracks: Tracks, found: SparseMap) -> CameraSolve:

@@ -20,7 +20,7 @@ from stf_depth.errors import ShapeError
 from stf_depth.geometry.arrays import as_uint8
 from stf_depth.types import BoolArray, Float32Array, Frames, Role, Uint8Array
 
-__all__ = ["Tracks", "track_parts", "trackable_mask", "tracks_of"]
+__all__ = ["Tracks", "track_parts", "trackable_mask"]
 
 Int64Array = NDArray[np.int64]
 
@@ -79,12 +79,6 @@ def trackable_mask(roles: Uint8Array, width: int, height: int) -> Uint8Array:
     return (255 * (1 - grown)).astype(np.uint8)
 
 
-def tracks_of(rgb: Frames, roles: Frames | None, config: GeometryConfig) -> Tracks:
-    """``track_parts`` with all frames in one part."""
-    (whole,) = _tracked(rgb, roles, config, part_key_frames=len(rgb) + 1, part_frames=len(rgb) + 1)
-    return whole
-
-
 def track_parts(rgb: Frames, roles: Frames | None, config: GeometryConfig) -> Iterator[Tracks]:
     """Track points through all frames, and hand them out in parts that overlap by some key frames.
 
@@ -94,12 +88,6 @@ def track_parts(rgb: Frames, roles: Frames | None, config: GeometryConfig) -> It
     rgb: (T, H, W, 3) uint8. roles: (T, h, w) uint8 of ``Role`` at any size, or None. Raises ShapeError for other
     shapes; a picture without corners gives frames without points.
     """
-    return _tracked(rgb, roles, config, part_key_frames=config.part_key_frames, part_frames=_PART_FRAMES)
-
-
-def _tracked(
-    rgb: Frames, roles: Frames | None, config: GeometryConfig, *, part_key_frames: int, part_frames: int
-) -> Iterator[Tracks]:
     if len(rgb.shape) != 4 or rgb.shape[-1] != 3:
         raise ShapeError("tracking needs RGB frames", expected="(T, H, W, 3) uint8", got=rgb.shape)
     if roles is not None and len(roles) != len(rgb):
@@ -107,9 +95,9 @@ def _tracked(
     tracker = _Tracker((int(rgb.shape[2]), int(rgb.shape[1])), config)
     for gray, mask in _gray_frames(rgb, roles):
         tracker.push(gray, mask)
-        if tracker.key_count >= 2 * part_key_frames:
-            yield tracker.part(part_key_frames)
-        elif tracker.frame_count >= part_frames:
+        if tracker.key_count >= 2 * config.part_key_frames:
+            yield tracker.part(config.part_key_frames)
+        elif tracker.frame_count >= _PART_FRAMES:
             yield tracker.part(None)
     yield tracker.rest()
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from stf_depth.cache.store import StageStore
+from stf_depth.frames import MappedFrames
 from stf_depth.fusion.inputs import ShotInputs, StructureMaps
 from stf_depth.pipeline.plan import VideoPlan
-from stf_depth.pipeline.views import MappedFrames, ShotFrames, as_disparity, merge_roles
+from stf_depth.pipeline.views import ShotFrames, as_disparity, merge_roles
 from stf_depth.types import Ambiguity, CameraPath, Frames, Representation, Shot
 
 __all__ = ["Observations", "observe", "open_rgb", "open_roles"]

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stf_depth.frames import MappedFrames
 from stf_depth.types import Frames, Representation, Shot
 
-__all__ = ["CountedFrames", "MappedFrames", "ShotFrames", "as_disparity", "merge_roles"]
+__all__ = ["CountedFrames", "ShotFrames", "as_disparity", "merge_roles"]
 
 # The smallest z whose inverse float32 can hold.
 _NEAREST = np.finfo(np.float32).tiny
@@ -60,26 +61,6 @@ class CountedFrames:
             self._advance(index + 1 - self._read)
             self._read = index + 1
         return self._frames[index]
-
-
-class MappedFrames:
-    """A function of one or more frame stacks, applied frame by frame when a frame is asked for."""
-
-    def __init__(self, function: Callable[..., NDArray[Any]], *sources: Frames) -> None:
-        self._function = function
-        self._sources = sources
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._sources[0].shape
-
-    def __len__(self) -> int:
-        return len(self._sources[0])
-
-    def __getitem__(self, index: Any, /) -> NDArray[Any]:
-        if isinstance(index, slice):
-            return np.stack([self[i] for i in range(*index.indices(len(self)))])
-        return self._function(*(source[index] for source in self._sources))
 
 
 def as_disparity(depth: Frames, representation: Representation) -> Frames:
