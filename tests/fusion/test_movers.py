@@ -77,3 +77,31 @@ def test_without_structure_or_in_flow_mode_masks_are_believed(street: SyntheticC
     alone = replace(inputs, structure=None)
     assert with_believed_movers(alone, CONFIG) is alone
     assert with_believed_movers(inputs, CONFIG.model_copy(update={"mode": "flow"})) is inputs
+
+
+def test_what_was_triangulated_against_its_mask_is_suspect(street: SyntheticClip) -> None:
+    solid = with_believed_movers(inputs_of(street, on_movers=0.8, elsewhere=0.8), CONFIG)
+    moving = with_believed_movers(inputs_of(street, on_movers=0.1, elsewhere=0.8), CONFIG)
+    assert solid.suspects is not None and moving.suspects is not None
+    np.testing.assert_array_equal(solid.suspects[1], street.roles[1, 1::2, 1::2] == Role.MOVER)
+    assert not np.asarray(moving.suspects[1]).any()
+
+
+@pytest.mark.parametrize("called_mover", [True, False])
+def test_structure_that_contradicts_the_network_by_far_is_not_believed(
+    street: SyntheticClip, called_mover: bool
+) -> None:
+    """An oncoming car: triangulated surely at half its distance by a camera that drives towards it."""
+    inputs = inputs_of(street, on_movers=0.8, elsewhere=0.8)
+    roles = street.roles if called_mover else np.where(street.roles == Role.MOVER, Role.UNKNOWN, street.roles)
+    movers, sky = street.roles == Role.MOVER, street.roles == Role.SKY
+    assert inputs.structure is not None
+    half = np.where(movers[:, ::2, ::2], np.float32(2.5), np.float32(1)) * inputs.structure.disparity
+    structure = StructureMaps(half.astype(np.float32), inputs.structure.confidence)
+    camera = reliable_path(len(street.rgb), street.intrinsics)
+    weak = weak_network(street)
+    inputs = replace(inputs, disparity=weak, roles=roles.astype(np.uint8), structure=structure, camera=camera)
+    fused = np.concatenate([chunk.disparity for chunk in fuse_shot(inputs, RunConfig())])
+    solid = ~movers & ~sky
+    assert error_of(fused, street, solid) < 0.5 * error_of(weak, street, solid)
+    assert error_of(fused, street, movers) < error_of(weak, street, movers) + 0.1

@@ -14,7 +14,7 @@ from stf_depth.fusion.planes import flatten_planes
 from stf_depth.fusion.poses import PoseFilter
 from stf_depth.fusion.prelook import Prelook
 from stf_depth.fusion.reader import FrameCache, LowReader
-from stf_depth.fusion.structure import bend_to_structure, blend_structure
+from stf_depth.fusion.structure import belief, bend_to_structure, blend_structure
 from stf_depth.fusion.trajectory import checked_steps, pixel_grid, trajectory_filter
 from stf_depth.types import CameraPath, Role
 
@@ -25,7 +25,8 @@ class Fields:
     """Fields of a frame, (1, 2, h, w): log disparity and weight.
 
     ``aligned``: the network's with its correction. ``blended``: bent to the structure and blended with it.
-    ``filtered``: after the temporal filters.
+    ``filtered``: after the temporal filters. ``belief``, (1, 1, h, w): 1, less where the network contradicts
+    the structure.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Fields:
         self.poses: PoseFilter | None = None
         if camera is not None and prelook.structure_unit is not None and fuse.pose_filter and fuse.pose_offsets:
             self.poses = PoseFilter(camera, prelook.structure_unit, reader.size, fuse.pose_tolerance)
+        self.belief = FrameCache(self._belief, window)
         self.blended = FrameCache(self._blended, window)
         self._passes = [self.blended]
         for offsets in fuse.pose_offsets[:-1]:
@@ -96,7 +98,7 @@ class Fields:
                 static = torch.minimum(static, torch.where(flow[:, 2:] > 0, 1 / (1 + (gap / limit) ** 2), 1.0))
         low = self.reader.frame(frame)
         # Flow is often wrong on plain surfaces; what was triangulated well does not move.
-        static = torch.maximum(static, (2 * low.structure_confidence).clamp(max=1))
+        static = torch.maximum(static, (2 * low.structure_confidence).clamp(max=1) * self.belief(frame))
         return static * (1 - 0.5 * (low.roles == int(Role.MOVER)).to(value))
 
     def _beside(self, frame: int) -> list[tuple[int, Tensor]]:
@@ -121,13 +123,20 @@ class Fields:
         flat = flatten_planes(field, segments, low.roles, tolerance=self.fuse.plane_tolerance)
         return torch.cat([flat, field[:, 1:]], 1)
 
+    def _belief(self, frame: int) -> Tensor:
+        low = self.reader.frame(frame)
+        gap = low.structure - self.aligned(frame)[:, :1]
+        # What may well be a mover needs half as much.
+        return belief(gap * (1 + low.suspect), self.fuse.structure_contradiction)
+
     def _with_structure(self, frame: int) -> Tensor:
         aligned = self.aligned(frame)
         if not (self.has_structure and self.fuse.structure and self.evidence.structure_gain > 0):
             return aligned
         low = self.reader.frame(frame)
         value, valid = aligned[:, :1], aligned[:, 1:]
-        trust = low.structure_confidence**self.fuse.structure_sharpness * self.evidence.structure_gain
+        sure = low.structure_confidence**self.fuse.structure_sharpness
+        trust = self.evidence.structure_gain * sure * self.belief(frame)
         spread = max(self.fuse.structure_spread, 2.5 * self.evidence.network_noise)
         bent = bend_to_structure(value, valid, low.structure, trust, spread, self.fuse)
         value = value + self.evidence.bend_share(self.fuse) * (bent - value)
