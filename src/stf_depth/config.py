@@ -198,7 +198,7 @@ class FusionConfig(FrozenConfig):
     structure: bool = True
     structure_cells: tuple[int, ...] = (2, 5, 10, 20, 40)
     structure_spread: float = Field(0.1, gt=0)
-    structure_contradiction: float = Field(0.5, gt=0)
+    structure_contradiction: float = Field(0.6, gt=0)
     structure_damping: float = Field(0.02, gt=0)
     structure_sharpness: float = Field(0.6, gt=0)
     structure_noise: float = Field(0.045, gt=0)

@@ -124,10 +124,8 @@ class Fields:
         return torch.cat([flat, field[:, 1:]], 1)
 
     def _belief(self, frame: int) -> Tensor:
-        low = self.reader.frame(frame)
-        gap = low.structure - self.aligned(frame)[:, :1]
-        # What may well be a mover needs half as much.
-        return belief(gap * (1 + low.suspect), self.fuse.structure_contradiction)
+        gap = self.reader.frame(frame).structure - self.aligned(frame)[:, :1]
+        return belief(gap, self.fuse.structure_contradiction)
 
     def _with_structure(self, frame: int) -> Tensor:
         aligned = self.aligned(frame)
@@ -135,12 +133,13 @@ class Fields:
             return aligned
         low = self.reader.frame(frame)
         value, valid = aligned[:, :1], aligned[:, 1:]
-        sure = low.structure_confidence**self.fuse.structure_sharpness
-        trust = self.evidence.structure_gain * sure * self.belief(frame)
+        trust = low.structure_confidence**self.fuse.structure_sharpness * self.belief(frame)
         spread = max(self.fuse.structure_spread, 2.5 * self.evidence.network_noise)
-        bent = bend_to_structure(value, valid, low.structure, trust, spread, self.fuse)
+        gain = self.evidence.structure_gain
+        # A mean needs no more weight than 1; a gain of 25 would lift what is hardly believed above the damping.
+        bent = bend_to_structure(value, valid, low.structure, min(gain, 1.0) * trust, spread, self.fuse)
         value = value + self.evidence.bend_share(self.fuse) * (bent - value)
-        return torch.cat(blend_structure(value, valid, low.structure, trust, self.fuse.network_trust), 1)
+        return torch.cat(blend_structure(value, valid, low.structure, gain * trust, self.fuse.network_trust), 1)
 
     def _correction(self, frame: int, log_disparity: Tensor) -> Tensor:
         found = self.alignment

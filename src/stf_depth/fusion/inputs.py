@@ -30,8 +30,8 @@ class ShotInputs:
 
     rgb: (T, H, W, 3) uint8 at the working size. disparity, valid: (T, h, w) float32 and bool from the per-frame
     network at its own size. roles: (T, h', w') uint8 of ``Role``. segments: (T, h', w') int32 ids. camera: at the
-    working size. trust: factor of the confidence, below 1 where the disparity itself is a guess. suspects:
-    (T, h', w') bool, what was called a mover and is treated as solid. Absent inputs are None.
+    working size. trust: factor of the confidence, below 1 where the disparity itself is a guess. Absent inputs
+    are None.
     """
 
     rgb: Frames
@@ -43,7 +43,6 @@ class ShotInputs:
     camera: CameraPath | None = None
     structure: StructureMaps | None = None
     trust: float = 1.0
-    suspects: Frames | None = None
 
     def __len__(self) -> int:
         return len(self.rgb)

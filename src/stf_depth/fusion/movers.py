@@ -40,13 +40,8 @@ def with_believed_movers(inputs: ShotInputs, config: FusionConfig) -> ShotInputs
 
     segments = () if inputs.segments is None else (inputs.segments,)
     confidence = MappedFrames(trusted, structure.confidence, roles, *segments)
-
-    def suspected(roles: Array, confidence: Array, *segments: Array) -> Array:
-        return _movers(roles, confidence, *segments, limit=config.mover_max_measured)[1]
-
     return replace(
         inputs,
-        suspects=MappedFrames(suspected, roles, structure.confidence, *segments),
         roles=MappedFrames(believed, roles, structure.confidence, *segments),
         structure=StructureMaps(structure.disparity, confidence),
     )

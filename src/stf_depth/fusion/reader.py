@@ -64,7 +64,6 @@ class LowFrame:
 
     log_disparity: the network's, 0 outside valid. valid: 0 or 1. roles: uint8 of ``Role``. structure: log of the
     structure's disparity in the network's unit, 0 where its confidence is 0. structure_confidence: [0, 1].
-    suspect: 1 on what was called a mover and is treated as solid, else 0.
     """
 
     log_disparity: Tensor
@@ -72,7 +71,6 @@ class LowFrame:
     roles: Tensor
     structure: Tensor
     structure_confidence: Tensor
-    suspect: Tensor
 
 
 def low_size(height: int, width: int, long_side: int) -> tuple[int, int]:
@@ -145,7 +143,7 @@ class LowReader:
         roles = self.roles(index, self.size)
         # What is triangulated in the sky is the border of what stands before it.
         confidence = confidence * (roles != int(Role.SKY))
-        return LowFrame(log_disparity, valid, roles, structure, confidence, self._suspect(index).to(valid))
+        return LowFrame(log_disparity, valid, roles, structure, confidence)
 
     def network(self, index: int) -> tuple[Tensor, Tensor]:
         """The network's disparity and validity at its own size, each (1, 1, h, w)."""
@@ -169,12 +167,6 @@ class LowReader:
             return torch.full((1, 1, *size), int(Role.UNKNOWN), dtype=torch.uint8, device=self._device)
         roles = nearest(self._input(self._inputs.roles, index).astype(np.uint8), size)
         return torch.from_numpy(roles)[None, None].to(self._device)
-
-    def _suspect(self, index: int) -> Tensor:
-        if self._inputs.suspects is None:
-            return torch.zeros((1, 1, *self.size), device=self._device)
-        suspect = nearest(self._input(self._inputs.suspects, index), self.size)
-        return torch.from_numpy(suspect)[None, None].to(self._device)
 
     def _input(self, frames: Frames, index: int) -> NDArray[Any]:
         with self._reading:
