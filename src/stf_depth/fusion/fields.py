@@ -25,8 +25,7 @@ class Fields:
     """Fields of a frame, (1, 2, h, w): log disparity and weight.
 
     ``aligned``: the network's with its correction. ``blended``: bent to the structure and blended with it.
-    ``filtered``: after the temporal filters. ``belief``, (1, 1, h, w): 1, less where the network contradicts
-    the structure.
+    ``filtered``: after the temporal filters.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class Fields:
         self.poses: PoseFilter | None = None
         if camera is not None and prelook.structure_unit is not None and fuse.pose_filter and fuse.pose_offsets:
             self.poses = PoseFilter(camera, prelook.structure_unit, reader.size, fuse.pose_tolerance)
-        self.belief = FrameCache(self._belief, window)
+        self.aligned = FrameCache(self._aligned, window)
         self.blended = FrameCache(self._blended, window)
         self._passes = [self.blended]
         for offsets in fuse.pose_offsets[:-1]:
@@ -61,7 +60,7 @@ class Fields:
         self.alignment = alignment
         self.evidence = weigh_evidence(alignment, self.fuse)
 
-    def aligned(self, frame: int) -> Tensor:
+    def _aligned(self, frame: int) -> Tensor:
         """Corrected log disparity and its weight."""
         low = self.reader.frame(frame)
         return torch.cat([low.log_disparity + self._correction(frame, low.log_disparity), low.valid], 1)
@@ -98,7 +97,7 @@ class Fields:
                 static = torch.minimum(static, torch.where(flow[:, 2:] > 0, 1 / (1 + (gap / limit) ** 2), 1.0))
         low = self.reader.frame(frame)
         # Flow is often wrong on plain surfaces; what was triangulated well does not move.
-        static = torch.maximum(static, (2 * low.structure_confidence).clamp(max=1) * self.belief(frame))
+        static = torch.maximum(static, (2 * low.structure_confidence).clamp(max=1) * self._belief(frame))
         return static * (1 - 0.5 * (low.roles == int(Role.MOVER)).to(value))
 
     def _beside(self, frame: int) -> list[tuple[int, Tensor]]:
@@ -124,6 +123,7 @@ class Fields:
         return torch.cat([flat, field[:, 1:]], 1)
 
     def _belief(self, frame: int) -> Tensor:
+        """1, less where the network contradicts the structure, (1, 1, h, w)."""
         gap = self.reader.frame(frame).structure - self.aligned(frame)[:, :1]
         return belief(gap, self.fuse.structure_contradiction)
 
@@ -133,7 +133,7 @@ class Fields:
             return aligned
         low = self.reader.frame(frame)
         value, valid = aligned[:, :1], aligned[:, 1:]
-        trust = low.structure_confidence**self.fuse.structure_sharpness * self.belief(frame)
+        trust = low.structure_confidence**self.fuse.structure_sharpness * self._belief(frame)
         spread = max(self.fuse.structure_spread, 2.5 * self.evidence.network_noise)
         gain = self.evidence.structure_gain
         # A mean needs no more weight than 1; a gain of 25 would lift what is hardly believed above the damping.
