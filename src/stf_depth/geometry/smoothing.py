@@ -1,7 +1,7 @@
 """Edge-aware smoothing of weighted values: the domain transform's recursive filter (Gastal and Oliveira, 2011).
 
 y_i = (1 - a_i) x_i + a_i y_{i-1} along rows and columns, both ways, with a_i = exp(-sqrt(2) s_i / sigma) and
-s_i = 1 + (sigma_s / sigma_r) |I_i - I_{i-1}| the distance that a colour edge adds to one pixel. Filtering the
+s_i = 1 + (sigma_s / sigma_r) max(0, |I_i - I_{i-1}| - n) the distance that a colour edge adds to one pixel. Filtering the
 moments of weighted values fits a plane to each pixel's surroundings on its own side of the edges, which carries depth
 into pixels without weight.
 """
@@ -28,14 +28,23 @@ class EdgeAwareSmoother:
     """Smooths along one picture's surfaces; built once for each picture, used for several maps.
 
     rgb: (H, W, 3) uint8 guide. sigma_space_px: reach in flat regions. sigma_color: colour difference (0..1, summed
-    over channels) that stops as much as ``sigma_space_px`` pixels do.
+    over channels) that stops as much as ``sigma_space_px`` pixels do. noise_color: difference up to which there is
+    no edge; without it the noise of a plain surface adds up to one.
     """
 
-    def __init__(self, rgb: Uint8Array, *, sigma_space_px: float, sigma_color: float, iterations: int = 2) -> None:
+    def __init__(
+        self,
+        rgb: Uint8Array,
+        *,
+        sigma_space_px: float,
+        sigma_color: float,
+        noise_color: float = 0.0,
+        iterations: int = 2,
+    ) -> None:
         guide = rgb.astype(np.float32) / 255
-        slope = sigma_space_px / sigma_color
-        across = 1 + slope * np.abs(np.diff(guide, axis=1)).sum(-1)
-        down = 1 + slope * np.abs(np.diff(guide, axis=0)).sum(-1)
+        slope, noise = sigma_space_px / sigma_color, np.float32(noise_color)
+        across = 1 + slope * np.maximum(np.abs(np.diff(guide, axis=1)).sum(-1) - noise, 0)
+        down = 1 + slope * np.maximum(np.abs(np.diff(guide, axis=0)).sum(-1) - noise, 0)
         self._passes = []
         for step in range(iterations):
             share = 2 ** (iterations - step - 1) * np.sqrt(3 / (4**iterations - 1))
@@ -108,16 +117,34 @@ def complete(
     it as one more, faint measurement.
     """
     height, width = values.shape
-    half = (max(1, width // 2), max(1, height // 2))
-    small = [as_float32(cv2.resize(part, half, interpolation=cv2.INTER_AREA)) for part in (values * weight, weight)]
-    small_value = as_float32(small[0] / np.maximum(small[1], np.float32(1e-12)))
-    picture = as_uint8(cv2.resize(rgb, half, interpolation=cv2.INTER_AREA))
-    wide = EdgeAwareSmoother(picture, sigma_space_px=config.complete_px / 2, sigma_color=config.smooth_color)
-    far = wide.plane(small_value, small[1], min_spread=config.plane_spread)
-    sure = weight > np.float32(0.05) * weight.max(initial=0)
-    low, high = np.percentile(values[sure], (1, 99)) if sure.any() else (0.0, np.inf)
-    far = as_float32(cv2.resize(np.clip(far, 0.7 * low, 1.3 * high), (width, height)))
+    far = as_float32(cv2.resize(_planes_around(rgb, values, weight, config), (width, height)))
     both = weight + np.float32(config.complete_weight)
     mixed = (weight * values + np.float32(config.complete_weight) * far) / both
     near = EdgeAwareSmoother(rgb, sigma_space_px=near_px, sigma_color=config.smooth_color)
     return np.maximum(near.plane(mixed, both, min_spread=config.plane_spread), np.float32(config.min_disparity))
+
+
+def _planes_around(
+    rgb: Uint8Array, values: Float32Array, weight: Float32Array, config: GeometryConfig
+) -> Float32Array:
+    """Planes fitted to the wide surroundings, at half the resolution.
+
+    Hard edges keep what is well measured, as a chair, from a plain wall behind it. They also cut off pieces with
+    hardly any measurement, so the fit over soft edges takes part in them, more faintly still.
+    """
+    height, width = values.shape
+    half = (max(1, width // 2), max(1, height // 2))
+    picture = as_uint8(cv2.resize(rgb, half, interpolation=cv2.INTER_AREA))
+    moment, mass = (as_float32(cv2.resize(part, half, interpolation=cv2.INTER_AREA)) for part in (values * weight, weight))
+    sure = weight > np.float32(0.05) * weight.max(initial=0)
+    low, high = np.percentile(values[sure], (1, 99)) if sure.any() else (0.0, np.inf)
+    reach, spread = config.complete_px / 2, config.plane_spread
+    loose = EdgeAwareSmoother(picture, sigma_space_px=reach, sigma_color=config.complete_soft_color)
+    guess = loose.plane(as_float32(moment / np.maximum(mass, np.float32(1e-12))), mass, min_spread=spread)
+    guess = np.clip(guess, 0.7 * low, 1.3 * high)
+    faint = np.float32(config.complete_soft_weight)
+    tight = EdgeAwareSmoother(
+        picture, sigma_space_px=reach, sigma_color=config.complete_color, noise_color=config.complete_noise
+    )
+    fitted = tight.plane(as_float32((moment + faint * guess) / (mass + faint)), mass + faint, min_spread=spread)
+    return as_float32(np.clip(fitted, 0.7 * low, 1.3 * high))
