@@ -15,6 +15,8 @@ __all__ = ["Evidence", "confidence_of", "confidence_of_input", "weigh_evidence"]
 
 _MAX_GAIN = 25.0
 _AGREEMENT = 0.05
+_BORDER_PX = 2
+_BORDER_STEP = 0.1  # log disparity
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,19 @@ def weigh_evidence(alignment: Alignment, config: FusionConfig) -> Evidence:
 def confidence_of(value: Tensor, weight: Tensor, low: LowFrame, evidence: Evidence) -> Tensor:
     """Confidence in [0, 1] that ranks errors: how much evidence stands behind a value, and whether it agrees.
 
-    w / (w + k) (1 + s exp(-|u - q| / n)) / 2 with w the filter's sum of weights, q the structure, s its
-    confidence and n the network's noise. All (1, 1, h, w).
+    b w / (w + k) (1 + s exp(-|u - q| / n)) / 2 with w the filter's sum of weights, q the structure, s its
+    confidence, n the network's noise and b less than 1 close behind a border. All (1, 1, h, w).
     """
     scale = 0.05 + evidence.network_noise
     agreement = torch.exp(-(value - low.structure).abs() / scale)
     sure = low.structure_confidence
-    return weight / (weight + 4) * (0.5 + 0.5 * sure * agreement) * low.valid
+    return weight / (weight + 4) * (0.5 + 0.5 * sure * agreement) * low.valid * _before_steps(value)
+
+
+def _before_steps(value: Tensor) -> Tensor:
+    """1 / (1 + (r / step)^2), r how much nearer something beside a pixel is: there, flow and matches go astray."""
+    near = torch.nn.functional.max_pool2d(value, 2 * _BORDER_PX + 1, stride=1, padding=_BORDER_PX)
+    return 1 / (1 + ((near - value) / _BORDER_STEP) ** 2)
 
 
 def confidence_of_input(low: LowFrame) -> Tensor:
