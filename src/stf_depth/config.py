@@ -229,6 +229,8 @@ class FusionConfig(FrozenConfig):
     pose_filter: bool = True
     pose_offsets: tuple[tuple[int, ...], ...] = ((1, 2), (3, 6, 12))
     pose_tolerance: float = Field(0.08, gt=0)
+    tolerance_jitter: float = Field(2.0, ge=0)
+    max_tolerance: float = Field(0.16, gt=0)
 
     def window_frames(self) -> int:
         """How many frames the sliding window spans."""

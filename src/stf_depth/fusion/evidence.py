@@ -25,12 +25,21 @@ class Evidence:
 
     strength: [0, 1], share of the correction that is applied. structure_gain: the structure's weight against the
     network's, 0 where the network agrees with the structure as well as the structure with itself. network_noise:
-    spread of log disparity between the aligned network and the sure structure.
+    spread of log disparity between the aligned network and the sure structure. jitter: of the aligned network between
+    frames.
     """
 
     strength: float = 1.0
     structure_gain: float = 1.0
     network_noise: float = 0.1
+    jitter: float = 0.0
+
+    def tolerance(self, least: float, config: FusionConfig) -> float:
+        """Gap of log disparity at which a temporal filter lets another frame count half.
+
+        A fixed one takes a restless network's noise for another surface; a wide one smears what moves.
+        """
+        return min(max(least, config.tolerance_jitter * self.jitter), config.max_tolerance)
 
     def bend_share(self, config: FusionConfig) -> float:
         """g^2 / (g^2 + b^2), g the structure's gain: how far the network is bent to the structure's smooth field.
@@ -55,9 +64,9 @@ def weigh_evidence(alignment: Alignment, config: FusionConfig) -> Evidence:
     excess = 0.0 if noise is None else max(0.0, (noise / config.structure_noise) ** 2 - 1)
     gain = min(_MAX_GAIN, config.structure_gain * excess**config.structure_power)
     if not config.abstain:
-        return Evidence(1.0, max(gain, 0.1), noise or 0.0)
+        return Evidence(1.0, max(gain, 0.1), noise or 0.0, alignment.link_noise[1])
     flicker = (alignment.link_noise[0] / config.abstain_noise) ** 2 - 1
-    return Evidence(min(1.0, max(0.0, flicker, 4 * gain)), gain, noise or 0.0)
+    return Evidence(min(1.0, max(0.0, flicker, 4 * gain)), gain, noise or 0.0, alignment.link_noise[1])
 
 
 def confidence_of(value: Tensor, weight: Tensor, low: LowFrame, evidence: Evidence) -> Tensor:

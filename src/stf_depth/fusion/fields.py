@@ -48,7 +48,7 @@ class Fields:
         self.has_structure = prelook.structure_unit is not None
         self.poses: PoseFilter | None = None
         if camera is not None and prelook.structure_unit is not None and fuse.pose_filter and fuse.pose_offsets:
-            self.poses = PoseFilter(camera, prelook.structure_unit, reader.size, fuse.pose_tolerance)
+            self.poses = PoseFilter(camera, prelook.structure_unit, reader.size)
         self.aligned = FrameCache(self._aligned, window)
         self.blended = FrameCache(self._blended, window)
         self._passes = [self.blended]
@@ -69,7 +69,7 @@ class Fields:
         """The fused low band of a frame and the weight behind it, each (1, 1, h, w)."""
         if self.poses is None or not self.poses.usable(frame):
             return self._along_flow(frame)
-        value, weight = self.poses(self._passes[-1], frame, self.fuse.pose_offsets[-1])
+        value, weight = self._along_poses(self.poses, self._passes[-1], frame, self.fuse.pose_offsets[-1])
         static = self._static(frame, value)
         if not self.fuse.trajectory_filter or float(static.mean()) > 1 - self.fuse.moving_share:
             return value, weight * static
@@ -80,9 +80,20 @@ class Fields:
         if not self.fuse.trajectory_filter:
             field = self.blended(frame)
             return field[:, :1], field[:, 1:]
-        radius, tolerance = self.fuse.trajectory_radius, self.fuse.trajectory_tolerance
+        radius = self.fuse.trajectory_radius
+        tolerance = self._tolerance(frame, self.fuse.trajectory_tolerance)
         count = len(self.reader)
         return trajectory_filter(self.blended, self.steps, frame, count, radius=radius, tolerance=tolerance)
+
+    def _along_poses(
+        self, poses: PoseFilter, field: FrameCache[Tensor], frame: int, offsets: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        return poses(field, frame, offsets, tolerance=self._tolerance(frame, self.fuse.pose_tolerance))
+
+    def _tolerance(self, frame: int, least: float) -> Tensor:
+        """The filters' tolerance, (1, 1, h, w): no wider for movers, whose distance does change."""
+        moves = self.reader.frame(frame).roles == int(Role.MOVER)
+        return torch.where(moves, least, self.evidence.tolerance(least, self.fuse))
 
     def _static(self, frame: int, value: Tensor) -> Tensor:
         """1 where measured flow is what the camera's motion makes of a rigid scene, 0 where it is not, (1, 1, h, w)."""
@@ -109,7 +120,8 @@ class Fields:
         def run(frame: int) -> Tensor:
             if self.poses is None or not self.poses.usable(frame):
                 return field(frame)
-            return torch.cat([self.poses(field, frame, offsets)[0], field(frame)[:, 1:]], 1)
+            value, _ = self._along_poses(self.poses, field, frame, offsets)
+            return torch.cat([value, field(frame)[:, 1:]], 1)
 
         return run
 

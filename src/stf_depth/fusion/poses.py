@@ -24,7 +24,7 @@ class PoseFilter:
     that hide the point do not count.
     """
 
-    def __init__(self, camera: CameraPath, unit: float, size: tuple[int, int], tolerance: float) -> None:
+    def __init__(self, camera: CameraPath, unit: float, size: tuple[int, int]) -> None:
         """unit: factor from the camera path's inverse unit to exp(log disparity). size: (h, w) of the fields."""
         height, width = size
         self._k = camera.intrinsics.resized(width, height)
@@ -32,13 +32,14 @@ class PoseFilter:
         self._poses = np.asarray(camera.world_from_cam, np.float64)
         self._usable = np.asarray(camera.solved) & (np.asarray(camera.reliability) > 0)
         self._unit = unit
-        self._tolerance = tolerance
 
     def usable(self, frame: int) -> bool:
         """Whether the frame's pose may be used."""
         return bool(self._usable[frame])
 
-    def __call__(self, field: Field, frame: int, offsets: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, field: Field, frame: int, offsets: Sequence[int], *, tolerance: float | Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Filtered log disparity of ``frame`` and the sum of weights, each (1, 1, h, w); offsets on both sides."""
         here = field(frame)
         value, weight = here[:, :1], here[:, 1:]
@@ -46,17 +47,19 @@ class PoseFilter:
         for offset in offsets:
             for other in (frame - offset, frame + offset):
                 if 0 <= other < len(self._usable) and self._usable[other]:
-                    gap, known = self._compare(field(other), value, frame, other)
+                    gap, known = self._compare(field(other), value, frame, other, tolerance)
                     total = total + known * gap
                     weights = weights + known
         return value + total / weights.clamp(min=1e-6), weights
 
-    def _compare(self, there: Tensor, value: Tensor, frame: int, other: int) -> tuple[Tensor, Tensor]:
+    def _compare(
+        self, there: Tensor, value: Tensor, frame: int, other: int, tolerance: float | Tensor
+    ) -> tuple[Tensor, Tensor]:
         position, seen, rotated = self.project(value, frame, other)
         found, inside = look_up(there, position)
         expected = value - torch.log(seen.clamp(min=1e-4))
         gap = (found[:, :1] - expected) * (seen / rotated.clamp(min=0.2)).clamp(0.2, 5)
-        known = found[:, 1:] * inside * (seen > 1e-4) / (1 + (gap / self._tolerance) ** 2)
+        known = found[:, 1:] * inside * (seen > 1e-4) / (1 + (gap / tolerance) ** 2)
         return gap, known
 
     def project(self, value: Tensor, frame: int, other: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -75,7 +75,7 @@ def followed(
 
 
 def trajectory_filter(
-    field: Field, steps: Steps, frame: int, frame_count: int, *, radius: int, tolerance: float
+    field: Field, steps: Steps, frame: int, frame_count: int, *, radius: int, tolerance: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """u(x) <- sum_k w_k u_k(x_k) / sum_k w_k along the path of each pixel through frames within ``radius``.
 

@@ -1,9 +1,9 @@
 """Edge-aware smoothing of weighted values: the domain transform's recursive filter (Gastal and Oliveira, 2011).
 
 y_i = (1 - a_i) x_i + a_i y_{i-1} along rows and columns, both ways, with a_i = exp(-sqrt(2) s_i / sigma) and
-s_i = 1 + (sigma_s / sigma_r) max(0, |I_i - I_{i-1}| - n) the distance that a colour edge adds to one pixel. Filtering the
-moments of weighted values fits a plane to each pixel's surroundings on its own side of the edges, which carries depth
-into pixels without weight.
+s_i = 1 + (sigma_s / sigma_r) max(0, |I_i - I_{i-1}| - n) the distance that a colour edge adds to one pixel, n the
+difference that is no edge yet. Filtering the moments of weighted values fits a plane to each pixel's surroundings on
+its own side of the edges, which carries depth into pixels without weight.
 """
 
 from __future__ import annotations
@@ -124,9 +124,7 @@ def complete(
     return np.maximum(near.plane(mixed, both, min_spread=config.plane_spread), np.float32(config.min_disparity))
 
 
-def _planes_around(
-    rgb: Uint8Array, values: Float32Array, weight: Float32Array, config: GeometryConfig
-) -> Float32Array:
+def _planes_around(rgb: Uint8Array, values: Float32Array, weight: Float32Array, config: GeometryConfig) -> Float32Array:
     """Planes fitted to the wide surroundings, at half the resolution.
 
     Hard edges keep what is well measured, as a chair, from a plain wall behind it. They also cut off pieces with
@@ -135,7 +133,9 @@ def _planes_around(
     height, width = values.shape
     half = (max(1, width // 2), max(1, height // 2))
     picture = as_uint8(cv2.resize(rgb, half, interpolation=cv2.INTER_AREA))
-    moment, mass = (as_float32(cv2.resize(part, half, interpolation=cv2.INTER_AREA)) for part in (values * weight, weight))
+    moment, mass = (
+        as_float32(cv2.resize(part, half, interpolation=cv2.INTER_AREA)) for part in (values * weight, weight)
+    )
     sure = weight > np.float32(0.05) * weight.max(initial=0)
     low, high = np.percentile(values[sure], (1, 99)) if sure.any() else (0.0, np.inf)
     reach, spread = config.complete_px / 2, config.plane_spread

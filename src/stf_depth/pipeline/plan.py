@@ -28,8 +28,8 @@ _VERSIONS = {
     "semantic": 1,
     "panoptic": 1,
     "camera": 2,
-    "structure": 2,
-    "fusion": 4,
+    "structure": 3,
+    "fusion": 5,
 }
 
 
