@@ -13,10 +13,11 @@ from torch import Tensor
 
 from stf_depth.config import FusionConfig
 from stf_depth.fusion.boundaries import border_support, snap_to_segments
-from stf_depth.fusion.evidence import weigh_evidence
+from stf_depth.fusion.evidence import Evidence, confidence_of, weigh_evidence
+from stf_depth.fusion.fields import Fields
 from stf_depth.fusion.planes import flatten_planes
 from stf_depth.fusion.poses import PoseFilter
-from stf_depth.fusion.reader import FrameCache, low_size, resize_masked
+from stf_depth.fusion.reader import FrameCache, LowFrame, low_size, resize_masked
 from stf_depth.fusion.snapping import voted_along_flow
 from stf_depth.fusion.structure import bend_to_structure, blend_structure
 from stf_depth.fusion.trajectory import checked_steps, trajectory_filter
@@ -323,3 +324,45 @@ def test_a_network_nearly_as_good_as_the_structure_is_bent_less() -> None:
     assert shares == sorted(shares)
     assert shares[0] < 0.05
     assert shares[-1] > 0.98
+
+
+def test_filters_bear_the_networks_own_jitter_up_to_a_limit() -> None:
+    def tolerance(jitter: float) -> float:
+        found = _Found(jitter, 0.1)
+        return weigh_evidence(found, CONFIG).tolerance(0.08, CONFIG)  # type: ignore[arg-type]
+
+    assert tolerance(0.01) == 0.08
+    assert tolerance(0.06) == pytest.approx(0.06 * CONFIG.tolerance_jitter)
+    assert tolerance(1.0) == CONFIG.max_tolerance
+
+
+def test_confidence_falls_close_behind_a_border_only() -> None:
+    value = torch.zeros(1, 1, 20, 40)
+    value[..., 20:] = 0.5  # nearer
+    ones = torch.ones_like(value)
+    low = LowFrame(value, ones, torch.zeros_like(value, dtype=torch.uint8), value, ones)
+    row = confidence_of(value, 10 * ones, low, Evidence())[0, 0, 10]
+    assert (row[:17] == row[0]).all()
+    assert (row[20:] == row[0]).all()
+    assert (row[18:20] < 0.2 * row[0]).all()
+
+
+@pytest.mark.parametrize(("role", "wide"), [(Role.GROUND, True), (Role.MOVER, False)])
+def test_only_what_stays_is_filtered_with_a_wide_tolerance(role: Role, wide: bool) -> None:
+    fields = Fields.__new__(Fields)
+    fields.fuse, fields.evidence = CONFIG, Evidence(jitter=0.07)
+    shape = torch.zeros(1, 1, 4, 4)
+    roles = torch.full_like(shape, int(role), dtype=torch.uint8)
+    fields.reader = _Reader(LowFrame(shape, shape, roles, shape, shape))  # type: ignore[assignment]
+    found = fields._tolerance(0, 0.08)
+    assert found.shape == shape.shape
+    assert (found > 0.1).all() == wide
+    assert (found >= 0.08 - 1e-6).all()
+
+
+class _Reader:
+    def __init__(self, low: LowFrame) -> None:
+        self._low = low
+
+    def frame(self, _: int) -> LowFrame:
+        return self._low

@@ -256,6 +256,35 @@ def test_smoothing_stops_at_colour_edges() -> None:
     assert np.abs(flat.filter(values[None])[0] - values).max() > 0.3
 
 
+def test_noise_below_the_given_difference_is_no_edge(rng: np.random.Generator) -> None:
+    step = np.repeat(np.where(np.arange(60) < 30, 60, 160)[None], 40, 0)
+    noisy = np.repeat((step + rng.integers(0, 4, step.shape))[..., None], 3, 2).astype(np.uint8)
+    clean = np.repeat(step[..., None], 3, 2).astype(np.uint8)
+    values = rng.random((1, 40, 60), dtype=np.float32)
+    options = {"sigma_space_px": 20.0, "sigma_color": 0.05, "noise_color": 0.06}
+    # The step itself differs by the noise on it; half of the picture each side of it must not.
+    ours = EdgeAwareSmoother(noisy, **options).filter(values)[0]  # type: ignore[arg-type]
+    wanted = EdgeAwareSmoother(clean, **options).filter(values)[0]  # type: ignore[arg-type]
+    stopped = EdgeAwareSmoother(noisy, sigma_space_px=20, sigma_color=0.05).filter(values)[0]
+    assert np.abs(ours - wanted).max() < 1e-3
+    assert np.abs(stopped - wanted).max() > 0.05
+
+
+def test_a_plain_wall_is_continued_behind_what_stands_before_it(rng: np.random.Generator) -> None:
+    v, u = np.mgrid[0:120, 0:160].astype(np.float32)
+    wall = 0.5 + 0.001 * u + 0.0005 * v
+    front = (u > 60) & (u < 100) & (v > 20) & (v < 100)
+    rgb = np.where(front[..., None], (110, 80, 60), (120, 20, 25)) + rng.integers(-3, 4, (120, 160, 3))
+    disparity = np.where(front, 1, wall).astype(np.float32)
+    seams = (v < 8) | (v > 112) | (u < 4)
+    weight = np.where(front, 1, np.where(seams, 0.1, 0)).astype(np.float32)
+    measured = np.where(weight > 0, disparity, 0).astype(np.float32)
+    completed = complete(rgb.astype(np.uint8), measured, weight, CONFIG, near_px=CONFIG.smooth_px)
+    ring = ~front & (u > 40) & (u < 120) & (v > 12) & (v < 108)
+    assert np.abs(np.log(completed / wall))[ring].mean() < 0.12
+    assert np.abs(completed - 1)[front].mean() < 0.05
+
+
 def test_filter_keeps_constants_and_mass(rng: np.random.Generator) -> None:
     rgb = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
     smoother = EdgeAwareSmoother(rgb, sigma_space_px=6, sigma_color=0.5)
