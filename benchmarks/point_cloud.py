@@ -36,6 +36,7 @@ SHARED = Path(os.environ.get("STF_DEPTH_SHARED", REPOSITORY.parent / "shared"))
 PLANES = 4
 INLIER_M = 0.03
 MIN_SHARE = 0.05
+MIN_POINTS = 100
 
 
 def sensor_points(truth: GroundTruthClip, frame: int) -> np.ndarray:
@@ -112,19 +113,24 @@ def angle_degrees(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def measure(ours: np.ndarray, sensor: np.ndarray) -> dict[str, Any]:
-    """Residuals and angles of every plane, in centimetres, percent and degrees."""
+    """Residuals and angles of every plane, in centimetres, percent and degrees; of those left out only the pixels."""
     both = np.isfinite(ours[..., 2]) & np.isfinite(sensor[..., 2])
     factor = float(np.median(sensor[both][:, 2] / ours[both][:, 2]))
     ours = ours * factor
-    planes, normals = [], []
+    planes: list[dict[str, Any]] = []
+    normals: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for mask in find_planes(sensor, np.random.default_rng(0)):
         use = mask & both
+        if use.sum() < MIN_POINTS:
+            planes.append({"pixels": int(use.sum()), "of_pixels": int(mask.sum())})
+            continue
         theirs, own = fit_plane(sensor[use]), fit_plane(ours[use])
         distance = float(np.linalg.norm(sensor[use], axis=1).mean())
         rms = [float(np.sqrt((residual**2).mean())) for residual in (own[2], theirs[2])]
         planes.append(
             {
                 "pixels": int(use.sum()),
+                "of_pixels": int(mask.sum()),
                 "distance_m": round(distance, 3),
                 "residual_cm": round(100 * rms[0], 2),
                 "residual_percent_of_distance": round(100 * rms[0] / distance, 2),
@@ -133,14 +139,14 @@ def measure(ours: np.ndarray, sensor: np.ndarray) -> dict[str, Any]:
                 "leans_degrees": round(angle_degrees(own[0], theirs[0]), 2),
             }
         )
-        normals.append((own[0], theirs[0]))
+        normals[len(planes) - 1] = (own[0], theirs[0])
     angles = [
         {
             "planes": [i, j],
             "ours_degrees": round(angle_degrees(normals[i][0], normals[j][0]), 1),
             "sensor_degrees": round(angle_degrees(normals[i][1], normals[j][1]), 1),
         }
-        for i, j in combinations(range(len(normals)), 2)
+        for i, j in combinations(normals, 2)
     ]
     return {"metres_per_unit": round(factor, 5), "planes": planes, "angles": angles}
 
