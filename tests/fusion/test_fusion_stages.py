@@ -327,13 +327,14 @@ def test_a_network_nearly_as_good_as_the_structure_is_bent_less() -> None:
 
 
 def test_filters_bear_the_networks_own_jitter_up_to_a_limit() -> None:
-    def tolerance(jitter: float) -> float:
+    def tolerance(jitter: float, least: float = 0.08) -> float:
         found = _Found(jitter, 0.1)
-        return weigh_evidence(found, CONFIG).tolerance(0.08, CONFIG)  # type: ignore[arg-type]
+        return weigh_evidence(found, CONFIG).tolerance(least, CONFIG)  # type: ignore[arg-type]
 
     assert tolerance(0.01) == 0.08
     assert tolerance(0.06) == pytest.approx(0.06 * CONFIG.tolerance_jitter)
     assert tolerance(1.0) == CONFIG.max_tolerance
+    assert tolerance(1.0, least=2 * CONFIG.max_tolerance) == 2 * CONFIG.max_tolerance
 
 
 def test_confidence_falls_close_behind_a_border_only() -> None:

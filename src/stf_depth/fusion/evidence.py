@@ -39,7 +39,7 @@ class Evidence:
 
         A fixed one takes a restless network's noise for another surface; a wide one smears what moves.
         """
-        return min(max(least, config.tolerance_jitter * self.jitter), config.max_tolerance)
+        return max(least, min(config.tolerance_jitter * self.jitter, config.max_tolerance))
 
     def bend_share(self, config: FusionConfig) -> float:
         """g^2 / (g^2 + b^2), g the structure's gain: how far the network is bent to the structure's smooth field.
@@ -60,13 +60,13 @@ def weigh_evidence(alignment: Alignment, config: FusionConfig) -> Evidence:
     goes from 0 to 1 while the links' spread goes from the noise of flow to 1.4 times that, or while the gain goes from
     0 to 1/4.
     """
-    noise = alignment.anchor_noise
+    noise, (before, after) = alignment.anchor_noise, alignment.link_noise
     excess = 0.0 if noise is None else max(0.0, (noise / config.structure_noise) ** 2 - 1)
     gain = min(_MAX_GAIN, config.structure_gain * excess**config.structure_power)
     if not config.abstain:
-        return Evidence(1.0, max(gain, 0.1), noise or 0.0, alignment.link_noise[1])
-    flicker = (alignment.link_noise[0] / config.abstain_noise) ** 2 - 1
-    return Evidence(min(1.0, max(0.0, flicker, 4 * gain)), gain, noise or 0.0, alignment.link_noise[1])
+        return Evidence(1.0, max(gain, 0.1), noise or 0.0, after)
+    flicker = (before / config.abstain_noise) ** 2 - 1
+    return Evidence(min(1.0, max(0.0, flicker, 4 * gain)), gain, noise or 0.0, after)
 
 
 def confidence_of(value: Tensor, weight: Tensor, low: LowFrame, evidence: Evidence) -> Tensor:
