@@ -77,6 +77,13 @@ def peak_memory_mb() -> float:
     return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
 
 
+def peak_device_memory_mb() -> float | None:
+    """Most memory that tensors held on the GPU since the start of this process, in MiB; None without a GPU."""
+    import torch
+
+    return round(torch.cuda.max_memory_allocated() / (1 << 20), 1) if torch.cuda.is_available() else None
+
+
 def environment() -> dict[str, Any]:
     """Where and when the figures were taken; the load says how many other processes wanted the processor."""
     import torch
@@ -92,8 +99,15 @@ def environment() -> dict[str, Any]:
         "gpu": gpu,
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "threads": {"torch": torch.get_num_threads(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")},
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu_lines() -> list[str]:

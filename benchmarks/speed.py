@@ -21,7 +21,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from measuring import StageTimes, environment, make_clip, parse_wh, peak_memory_mb, save, summary
+from measuring import (
+    StageTimes,
+    environment,
+    make_clip,
+    parse_wh,
+    peak_device_memory_mb,
+    peak_memory_mb,
+    save,
+    summary,
+)
 from stf_depth.api import configure, jobs_for, process_many
 from stf_depth.config import RunConfig
 from stf_depth.perception.base import IndexedDepth
@@ -66,9 +75,11 @@ def measure(wh: tuple[int, int], mode: str, arguments: argparse.Namespace) -> di
         "frames": arguments.frames,
         "mode": mode,
         "depth": arguments.depth or "precomputed",
+        **device,
         "bare_loop": {**summary(bare), "mean_ms": round(1000 * statistics.fmean(bare), 2)},
         **whole,
         "peak_memory_mb_so_far": peak_memory_mb(),
+        "peak_device_memory_mb_so_far": peak_device_memory_mb(),
     }
     row["pipeline_to_bare_loop"] = round(whole["result_ms_per_frame"] / (1000 * statistics.fmean(bare)), 3)
     return row

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from stf_depth.errors import ShapeError
+from stf_depth.errors import DeviceMemoryError, ShapeError
+from stf_depth.perception.device import running_on
 from stf_depth.perception.registry import create
 from stf_depth.perception.table import MODEL_TYPES, TABLE
+from stf_depth.pipeline.batching import HalvingBatch
 
 LOW = "threshold=0&overlap=0&short_side=64"
 # case: (task, tiny checkpoint or torchvision network, options)
@@ -38,19 +42,27 @@ PLAIN = {"regions": ("panoptic", ""), "dis": ("flow", "")}
 IMAGE_CASES = [*CHECKPOINTS, "deeplabv3-mobilenetv3", "regions"]
 FLOW_CASES = ["raft-small", "dis"]
 
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
 
 @pytest.fixture
-def make(checkpoint: Callable[[str], Path], state_file: Callable[[str], Path]) -> Callable[[str], tuple[str, Any]]:
-    def build(case: str) -> tuple[str, Any]:
+def make(checkpoint: Callable[[str], Path], state_file: Callable[[str], Path]) -> Callable[..., tuple[str, Any]]:
+    def build(case: str, **where: str) -> tuple[str, Any]:
+        where = {"device": "cpu"} | where
         if case in CHECKPOINTS:
             task, options = CHECKPOINTS[case]
-            return task, create(task, f"hf:{checkpoint(case)}" + f"?{options}" * bool(options), device="cpu")
+            return task, create(task, f"hf:{checkpoint(case)}" + f"?{options}" * bool(options), **where)
         if case in STATES:
             task, builder, options = STATES[case]
-            return task, create(task, f"{case}?weights={state_file(builder)}&{options}", device="cpu")
+            return task, create(task, f"{case}?weights={state_file(builder)}&{options}", **where)
         return PLAIN[case][0], create(PLAIN[case][0], case)
 
     return build
+
+
+def relative_gap(values: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Gap to expected values, none of which counts as smaller than half of the usual one."""
+    return np.abs(values - expected) / np.maximum(np.abs(expected), 0.5 * np.median(np.abs(expected)))
 
 
 def arrays(maps: Any) -> np.ndarray:
@@ -156,3 +168,81 @@ def test_reduced_precision_stays_close(case: str, checkpoint: Any, frames: np.nd
         assert half.tobytes() != full.tobytes()
     else:
         assert (half == full).mean() > 0.8
+
+
+@pytest.mark.gpu
+@on_gpu
+@pytest.mark.parametrize("case", [*CHECKPOINTS, "deeplabv3-mobilenetv3"])
+def test_a_gpu_gives_what_the_cpu_gives(case: str, make: Any, frames: np.ndarray) -> None:
+    """In batches, which may round otherwise than single frames do."""
+    task, expected = make(case)[0], arrays(make(case)[1].infer(frames))
+    got = arrays(make(case, device="cuda")[1].infer(frames))
+    if task == "depth":
+        assert np.quantile(relative_gap(got, expected), 0.99) < 5e-3
+    else:
+        assert (got == expected).mean() > 0.98
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_flow_of_a_network_on_a_gpu_is_the_cpus(make: Any, frames: np.ndarray) -> None:
+    expected = make("raft-small")[1].infer(frames[:2], frames[1:])
+    got = make("raft-small", device="cuda")[1].infer(frames[:2], frames[1:])
+    np.testing.assert_allclose(got, expected, atol=5e-3 * np.abs(expected).max())
+
+
+@pytest.mark.gpu
+@on_gpu
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("case", ["dpt-large", "zoedepth", "segformer", "oneformer"])
+def test_reduced_precision_on_a_gpu_stays_close(case: str, precision: str, make: Any, frames: np.ndarray) -> None:
+    (task, full), (_, reduced) = make(case), make(case, device="cuda", precision=precision)
+    expected, got = arrays(full.infer(frames)), arrays(reduced.infer(frames))
+    if task == "depth":
+        np.testing.assert_allclose(got, expected, atol=0.05 * np.abs(expected).max())
+    else:
+        # Random weights leave many pixels between two labels.
+        assert (got == expected).mean() > 0.6
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_a_full_gpu_gets_fewer_frames_at_once(checkpoint: Any, rng: np.random.Generator) -> None:
+    rgb = rng.integers(0, 256, (64, 96, 128, 3), dtype=np.uint8)
+    backend = create("depth", f"hf:{checkpoint('dpt-large')}?short_side=384", device="cuda")
+    expected = np.concatenate([backend.infer(rgb[number : number + 1]).depth for number in range(len(rgb))])
+    torch.cuda.empty_cache()
+    room = torch.cuda.memory_reserved() + 512 * 2**20
+    said: list[str] = []
+    torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        got = np.concatenate([part.depth for part in HalvingBatch(backend.infer, said.append)(rgb)])
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert said and all("going on with" in line for line in said)
+    assert np.quantile(relative_gap(got, expected), 0.99) < 5e-3
+
+
+def test_no_room_leaves_nothing_of_the_attempt_behind() -> None:
+    """The error that is raised must not hold what was computed before it: half as many frames need the room."""
+    left: list[weakref.ref[torch.Tensor]] = []
+
+    def attempt() -> None:
+        computed = torch.zeros(9)
+        left.append(weakref.ref(computed))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with (
+        pytest.raises(DeviceMemoryError, match="does not fit") as raised,
+        running_on(torch.device("cpu"), "float32", "it"),
+    ):
+        attempt()
+    assert raised.value.__cause__ is not None
+    assert left[0]() is None
+
+
+def test_float32_is_not_shortened_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    with running_on(torch.device("cpu"), "float32", "it"):
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32

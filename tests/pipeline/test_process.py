@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from stf_depth.cache.lock import folder_lock
 from stf_depth.errors import LockedError, UnreadableVideoError, UntrustedPickleError
@@ -104,6 +105,17 @@ def test_interrupted_run_resumes_to_the_same_bytes(
 def test_same_bytes_twice(bench, long_video: Path, data_files: Files) -> None:
     runs = [data_files(bench.run(long_video, name).result.folder) for name in ("a", "b")]
     assert runs[0] == runs[1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_run_on_a_gpu_gives_the_depth_of_one_on_the_cpu(bench, long_video: Path) -> None:
+    results = [bench.run(long_video, device, device=device).result for device in ("cpu", "cuda")]
+    expected, got = (np.asarray(result.depth[:]) for result in results)
+    assert np.array_equal(*(np.asarray(result.valid[:]) for result in results))
+    gap = np.abs(got - expected) / np.abs(expected).max()
+    assert np.quantile(gap, 0.99) < 1e-3
+    assert gap.mean() < 1e-3
 
 
 def test_damaged_cache_is_repaired(bench, long_video: Path, data_files: Files) -> None:

@@ -200,4 +200,5 @@ def nearest(labels: NDArray[Label], size: tuple[int, ...]) -> NDArray[Label]:
     """Labels (h, w) at ``size``, each pixel that of the nearest centre."""
     rows = ((np.arange(size[0]) + 0.5) * (labels.shape[0] / size[0])).astype(np.int64)
     columns = ((np.arange(size[1]) + 0.5) * (labels.shape[1] / size[1])).astype(np.int64)
-    return np.ascontiguousarray(labels[rows[:, None], columns[None, :]])
+    found: NDArray[Label] = labels.take(rows, 0).take(columns, 1)
+    return found

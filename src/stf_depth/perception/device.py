@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Iterator
 
 import torch
@@ -31,7 +32,9 @@ def resolve_device(name: str) -> torch.device:
 
 @contextlib.contextmanager
 def running_on(device: torch.device, precision: str, name: str) -> Iterator[None]:
-    """Inference without gradients, with matrix products in ``precision``.
+    """Inference without gradients, with matrix products and convolutions in ``precision``.
+
+    ``float32`` is all of float32: cuDNN's convolutions would otherwise round their factors to ten bits (TF32).
 
     Raises DeviceMemoryError when the device runs out of memory and ConfigError for an unknown precision.
     """
@@ -39,13 +42,29 @@ def running_on(device: torch.device, precision: str, name: str) -> Iterator[None
         raise ConfigError("unknown precision", expected=", ".join(PRECISIONS), got=precision)
     is_reduced = precision != "float32"
     try:
-        with torch.inference_mode(), torch.autocast(device.type, PRECISIONS[precision], enabled=is_reduced):
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, PRECISIONS[precision], enabled=is_reduced),
+            _all_of_float32(),
+        ):
             yield
     except RuntimeError as error:
         # Accelerators raise OutOfMemoryError, which is a RuntimeError; the CPU allocator a plain one.
         if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
         hint = "Use a smaller --size or model, --device cpu, or precision bfloat16"
+        # The traceback holds what the network had computed: the next attempt needs that room.
+        traceback.clear_frames(error.__traceback__)
         if device.type == "cuda":
             torch.cuda.empty_cache()
         raise DeviceMemoryError(f"{name} does not fit the device's memory", where=device, hint=hint) from error
+
+
+@contextlib.contextmanager
+def _all_of_float32() -> Iterator[None]:
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
