@@ -216,7 +216,7 @@ class FusionConfig(FrozenConfig):
     snap_radius: float = Field(0.01, gt=0, le=0.1)
     snap_contrast: float = Field(0.05, ge=0)
     snap_support: float = Field(1.3, gt=0)
-    snap_reach: int = Field(2, ge=0, le=16)
+    snap_reach: int = Field(3, ge=0, le=16)
     planes: bool = True
     plane_tolerance: float = Field(0.06, gt=0)
     sky: bool = True

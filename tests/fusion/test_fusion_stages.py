@@ -241,9 +241,12 @@ def test_planes_leave_curved_and_static_segments(rng: np.random.Generator) -> No
     torch.testing.assert_close(flatten_planes(field, planar.int(), planar, tolerance=0.06), curved)
 
 
-def two_halves(shift_px: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray]:
+def two_halves(
+    shift_px: int = 0, *, near_px: slice = slice(40, 80)
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray]:
+    """Blurred values, segments, image and sharp values of something near before something far."""
     sharp = np.zeros((60, 80))
-    sharp[:, 40:] = 1
+    sharp[:, near_px] = 1
     kernel = np.exp(-0.5 * (np.arange(-6, 7) / 2.0) ** 2)
     padded = np.pad(sharp, ((0, 0), (6, 6)), mode="edge")
     blurred = np.apply_along_axis(lambda row: np.convolve(row, kernel / kernel.sum(), "valid"), 1, padded)
@@ -258,6 +261,16 @@ def test_snapping_makes_a_blurred_edge_sharp_without_overshoot() -> None:
     snapped = snap_to_segments(blurred, segments, rgb, radius_px=6, min_contrast=0.05, min_support=1.5)
     assert np.abs(snapped[0, 0].numpy() - sharp).max() < 0.02
     assert float(snapped.max()) <= 1
+    assert float(snapped.min()) >= 0
+
+
+@pytest.mark.parametrize("width_px", [7, 9, 11])
+def test_snapping_makes_thin_things_sharp(width_px: int) -> None:
+    blurred, segments, rgb, sharp = two_halves(near_px=slice(36, 36 + width_px))
+    snapped = snap_to_segments(blurred, segments, rgb, radius_px=6, min_contrast=0.05, min_support=1.5)
+    errors = [np.abs(values[0, 0].numpy() - sharp)[:, 30:52].mean() for values in (blurred, snapped)]
+    assert errors[1] < 0.3 * errors[0]
+    assert float(snapped.max()) <= float(blurred.max())
     assert float(snapped.min()) >= 0
 
 

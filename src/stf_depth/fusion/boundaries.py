@@ -18,10 +18,10 @@ def snap_to_segments(
     """Replace values within ``radius_px`` of a segment border by what the inside of the same segment continues to.
 
     The inside grows outwards one pixel at a time, each new pixel the mean of its known neighbours of the same segment,
-    held within the range of the old values nearby, so that nothing overshoots. It is used where both hold: values
-    near by differ by more than ``min_contrast`` beyond what the slopes of the insides explain, and the image has its
-    edge at the border: gradients there exceed those beside it ``min_support`` times. A shifted or invented mask fails
-    the second, and leaves the depth as it is.
+    held within the range of the old values nearby, so that nothing overshoots. Parts too thin to have an inside grow
+    from what lies deepest in them. It is used where both hold: values near by differ by more than ``min_contrast``
+    beyond what the slopes of the insides explain, and the image has its edge at the border: gradients there exceed
+    those beside it ``min_support`` times. A shifted or invented mask fails the second, and leaves the depth as it is.
     log_disparity: (1, 1, H, W). segments: (1, 1, H, W) int32, 0 unlabelled. rgb: (1, 3, H, W) in [0, 1].
     """
     border = _border(segments)
@@ -29,12 +29,28 @@ def snap_to_segments(
     known = ((near < 0.5) & (segments > 0)).to(log_disparity)
     if not bool((near * (segments > 0)).any()) or not bool(known.any()):
         return log_disparity
-    value, filled = _grow(log_disparity, known, segments, radius_px + 1)
+    value, filled = _continued(log_disparity, known, border, segments, radius_px)
     low, high = _range_around(log_disparity, radius_px + 1)
     value = torch.maximum(torch.minimum(value, high), low)
     contrast = ((high - low) - _STEEPER * _slope(log_disparity, known, radius_px) > min_contrast).to(value)
     accept = near * filled * contrast * _support(border, near, rgb, radius_px, min_support)
     return log_disparity + accept * (value - log_disparity)
+
+
+def _continued(
+    values: Tensor, known: Tensor, border: Tensor, segments: Tensor, radius_px: int
+) -> tuple[Tensor, Tensor]:
+    """The inside grown to the borders, and 1 where it arrived, (1, 1, H, W) each.
+
+    What the inside does not reach is a thin part: its own inside begins at a third of the distance.
+    """
+    value, filled = _grow(values, known, segments, radius_px + 1)
+    shallow_px = round(radius_px / 3)
+    if shallow_px == 0:
+        return value, filled
+    deep = (dilate(border, shallow_px) < 0.5) & (segments > 0) & (filled < 0.5)
+    seeded = torch.where(deep, values, value)
+    return _grow(seeded, torch.maximum(filled, deep.to(filled)), segments, shallow_px + 1)
 
 
 def _border(segments: Tensor) -> Tensor:

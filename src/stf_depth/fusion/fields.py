@@ -47,7 +47,7 @@ class Fields:
         self.steps = FrameCache(lambda frame: checked_steps(*reader.flow(frame), tolerance), window)
         self.has_structure = prelook.structure_unit is not None
         self.poses: PoseFilter | None = None
-        if camera is not None and prelook.structure_unit is not None and fuse.pose_filter and fuse.pose_offsets:
+        if camera is not None and prelook.structure_unit is not None:
             self.poses = PoseFilter(camera, prelook.structure_unit, reader.size)
         self.aligned = FrameCache(self._aligned, window)
         self.blended = FrameCache(self._blended, window)
@@ -67,7 +67,7 @@ class Fields:
 
     def fused(self, frame: int) -> tuple[Tensor, Tensor]:
         """The fused low band of a frame and the weight behind it, each (1, 1, h, w)."""
-        if self.poses is None or not self.poses.usable(frame):
+        if self.poses is None or not self._has_pose_filter(frame):
             return self._along_flow(frame)
         value, weight = self._along_poses(self.poses, self._passes[-1], frame, self.fuse.pose_offsets[-1])
         static = self._static(frame, value)
@@ -75,6 +75,10 @@ class Fields:
             return value, weight * static
         moving, moving_weight = self._along_flow(frame)
         return static * value + (1 - static) * moving, static * weight + (1 - static) * moving_weight
+
+    def _has_pose_filter(self, frame: int) -> bool:
+        fuse = self.fuse
+        return self.poses is not None and fuse.pose_filter and bool(fuse.pose_offsets) and self.poses.usable(frame)
 
     def _along_flow(self, frame: int) -> tuple[Tensor, Tensor]:
         if not self.fuse.trajectory_filter:
@@ -118,7 +122,7 @@ class Fields:
 
     def _one_pass(self, field: FrameCache[Tensor], offsets: tuple[int, ...]) -> Callable[[int], Tensor]:
         def run(frame: int) -> Tensor:
-            if self.poses is None or not self.poses.usable(frame):
+            if self.poses is None or not self._has_pose_filter(frame):
                 return field(frame)
             value, _ = self._along_poses(self.poses, field, frame, offsets)
             return torch.cat([value, field(frame)[:, 1:]], 1)
