@@ -67,18 +67,20 @@ class Fields:
 
     def fused(self, frame: int) -> tuple[Tensor, Tensor]:
         """The fused low band of a frame and the weight behind it, each (1, 1, h, w)."""
-        if self.poses is None or not self._has_pose_filter(frame):
+        poses = self._filtering_poses(frame)
+        if poses is None:
             return self._along_flow(frame)
-        value, weight = self._along_poses(self.poses, self._passes[-1], frame, self.fuse.pose_offsets[-1])
+        value, weight = self._along_poses(poses, self._passes[-1], frame, self.fuse.pose_offsets[-1])
         static = self._static(frame, value)
         if not self.fuse.trajectory_filter or float(static.mean()) > 1 - self.fuse.moving_share:
             return value, weight * static
         moving, moving_weight = self._along_flow(frame)
         return static * value + (1 - static) * moving, static * weight + (1 - static) * moving_weight
 
-    def _has_pose_filter(self, frame: int) -> bool:
-        fuse = self.fuse
-        return self.poses is not None and fuse.pose_filter and bool(fuse.pose_offsets) and self.poses.usable(frame)
+    def _filtering_poses(self, frame: int) -> PoseFilter | None:
+        """The poses, where the filter along them is on and may be used for the frame."""
+        is_on = self.fuse.pose_filter and bool(self.fuse.pose_offsets)
+        return self.poses if self.poses is not None and is_on and self.poses.usable(frame) else None
 
     def _along_flow(self, frame: int) -> tuple[Tensor, Tensor]:
         if not self.fuse.trajectory_filter:
@@ -122,9 +124,10 @@ class Fields:
 
     def _one_pass(self, field: FrameCache[Tensor], offsets: tuple[int, ...]) -> Callable[[int], Tensor]:
         def run(frame: int) -> Tensor:
-            if self.poses is None or not self._has_pose_filter(frame):
+            poses = self._filtering_poses(frame)
+            if poses is None:
                 return field(frame)
-            value, _ = self._along_poses(self.poses, field, frame, offsets)
+            value, _ = self._along_poses(poses, field, frame, offsets)
             return torch.cat([value, field(frame)[:, 1:]], 1)
 
         return run
