@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -160,6 +161,7 @@ FLAGS = arrays(np.bool_, (4, 5))
 
 @settings(deadline=None, max_examples=200)
 @given(depth=VALUES, valid=FLAGS, endless=FLAGS, bounds=st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)))
+@example(np.eye(4, 5, dtype=np.float32), np.ones((4, 5), bool), np.zeros((4, 5), bool), (0.0, sys.float_info.min))
 def test_mapping_keeps_values_codes_and_order(
     depth: np.ndarray, valid: np.ndarray, endless: np.ndarray, bounds: tuple[float, float]
 ) -> None:
