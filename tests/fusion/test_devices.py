@@ -92,7 +92,6 @@ def test_the_other_device_notices_what_a_gpu_would_refuse(other_device: str) -> 
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("mode", MODES)
 def test_a_gpu_gives_what_the_cpu_gives(street: SyntheticClip, maps: DepthMaps, mode: str) -> None:
     """Equal up to rounding, but where rounding tips a threshold: those pixels are few, and near by."""
@@ -105,7 +104,6 @@ def test_a_gpu_gives_what_the_cpu_gives(street: SyntheticClip, maps: DepthMaps, 
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_the_causal_filter_on_a_gpu_gives_what_the_cpu_gives(street: SyntheticClip, maps: DepthMaps) -> None:
     gap = np.abs(np.log(causal(street, maps, "cuda") / causal(street, maps, "cpu")))
     assert np.quantile(gap, 0.99) < 1e-3

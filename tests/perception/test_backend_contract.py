@@ -42,8 +42,6 @@ PLAIN = {"regions": ("panoptic", ""), "dis": ("flow", "")}
 IMAGE_CASES = [*CHECKPOINTS, "deeplabv3-mobilenetv3", "regions"]
 FLOW_CASES = ["raft-small", "dis"]
 
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-
 
 @pytest.fixture
 def make(checkpoint: Callable[[str], Path], state_file: Callable[[str], Path]) -> Callable[..., tuple[str, Any]]:
@@ -171,7 +169,6 @@ def test_reduced_precision_stays_close(case: str, checkpoint: Any, frames: np.nd
 
 
 @pytest.mark.gpu
-@on_gpu
 @pytest.mark.parametrize("case", [*CHECKPOINTS, "deeplabv3-mobilenetv3"])
 def test_a_gpu_gives_what_the_cpu_gives(case: str, make: Any, frames: np.ndarray) -> None:
     """In batches, which may round otherwise than single frames do."""
@@ -184,7 +181,6 @@ def test_a_gpu_gives_what_the_cpu_gives(case: str, make: Any, frames: np.ndarray
 
 
 @pytest.mark.gpu
-@on_gpu
 def test_flow_of_a_network_on_a_gpu_is_the_cpus(make: Any, frames: np.ndarray) -> None:
     expected = make("raft-small")[1].infer(frames[:2], frames[1:])
     got = make("raft-small", device="cuda")[1].infer(frames[:2], frames[1:])
@@ -192,7 +188,6 @@ def test_flow_of_a_network_on_a_gpu_is_the_cpus(make: Any, frames: np.ndarray) -
 
 
 @pytest.mark.gpu
-@on_gpu
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize("case", ["dpt-large", "zoedepth", "segformer", "oneformer"])
 def test_reduced_precision_on_a_gpu_stays_close(case: str, precision: str, make: Any, frames: np.ndarray) -> None:
@@ -206,7 +201,6 @@ def test_reduced_precision_on_a_gpu_stays_close(case: str, precision: str, make:
 
 
 @pytest.mark.gpu
-@on_gpu
 def test_a_full_gpu_gets_fewer_frames_at_once(checkpoint: Any, rng: np.random.Generator) -> None:
     rgb = rng.integers(0, 256, (64, 96, 128, 3), dtype=np.uint8)
     backend = create("depth", f"hf:{checkpoint('dpt-large')}?short_side=384", device="cuda")

@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from stf_depth.cache.lock import folder_lock
 from stf_depth.errors import LockedError, UnreadableVideoError, UntrustedPickleError
@@ -108,7 +107,6 @@ def test_same_bytes_twice(bench, long_video: Path, data_files: Files) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_run_on_a_gpu_gives_the_depth_of_one_on_the_cpu(bench, long_video: Path) -> None:
     results = [bench.run(long_video, device, device=device).result for device in ("cpu", "cuda")]
     expected, got = (np.asarray(result.depth[:]) for result in results)

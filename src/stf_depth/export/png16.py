@@ -77,7 +77,7 @@ def encode(depth: Float32Array, valid: BoolArray, endless: BoolArray, mapping: M
     values = np.where(known, depth, mapping.offset).astype(np.float64)
     # Held within the range before the division, which a step near the smallest number would overflow.
     above = np.clip(values - mapping.offset, _FIRST_CODE * mapping.step, _LAST_CODE * mapping.step)
-    code = np.clip(np.rint(above / mapping.step), _FIRST_CODE, _LAST_CODE)
+    code = np.rint(above / mapping.step)
     code = np.where(known, code, np.where(valid & endless, INFINITE_CODE, UNKNOWN_CODE))
     return np.asarray(code, np.uint16)
 
