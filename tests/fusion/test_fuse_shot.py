@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from stf_depth.fusion.inputs import FusedChunk, ShotInputs, StructureMaps
 from stf_depth.fusion.shot import fuse_shot
 from stf_depth.synthetic import SyntheticClip, degrade, render_clip, scene
 from stf_depth.synthetic.degrade import DegradeConfig
-from stf_depth.types import Ambiguity, CameraPath, DepthMaps, MotionKind, Role
+from stf_depth.types import Ambiguity, CameraPath, DepthMaps, MotionKind, Representation, Role
 
 WH = (160, 96)
 FRAMES = 16
@@ -332,7 +333,16 @@ def test_zero_disparity_is_finite(room: SyntheticClip) -> None:
 def test_mode_none_is_the_input(room: SyntheticClip) -> None:
     maps = degrade(room.depth, 1)
     fused = joined(run(inputs_of(room, maps), {"fusion.mode": "none"}))
-    np.testing.assert_allclose(fused, maps.depth, atol=1e-5)
+    np.testing.assert_array_equal(fused, maps.depth)
+
+
+def test_what_is_perfect_comes_back_as_it_is_however_far(room: SyntheticClip) -> None:
+    disparity = true_disparity(room).copy()
+    disparity[:, :20] *= 1e-3  # three kilometres away
+    perfect = DepthMaps.of(disparity, Representation.DISPARITY, Ambiguity.METRIC)
+    still = replace(inputs_of(room, perfect), rgb=np.repeat(room.rgb[:1], FRAMES, 0))
+    still = replace(still, disparity=np.repeat(disparity[:1], FRAMES, 0))
+    np.testing.assert_array_equal(joined(run(still)), still.disparity)
 
 
 def test_lengths_must_agree(room: SyntheticClip) -> None:

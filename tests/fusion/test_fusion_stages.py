@@ -15,15 +15,17 @@ from stf_depth.config import FusionConfig
 from stf_depth.fusion.boundaries import border_support, snap_to_segments
 from stf_depth.fusion.evidence import Evidence, confidence_of, weigh_evidence
 from stf_depth.fusion.fields import Fields
+from stf_depth.fusion.logmap import LogMap
 from stf_depth.fusion.planes import flatten_planes
 from stf_depth.fusion.poses import PoseFilter
-from stf_depth.fusion.reader import FrameCache, LowFrame, low_size, resize_masked
+from stf_depth.fusion.reader import FrameCache, LowFrame, low_size
+from stf_depth.fusion.resampling import resize, resize_masked
 from stf_depth.fusion.snapping import voted_along_flow
 from stf_depth.fusion.structure import bend_to_structure, blend_structure
 from stf_depth.fusion.trajectory import checked_steps, trajectory_filter
 from stf_depth.fusion.upsample import upsample_disparity
 from stf_depth.synthetic import SyntheticClip
-from stf_depth.types import CameraPath, MotionKind, Role
+from stf_depth.types import Ambiguity, CameraPath, MotionKind, Role
 
 CONFIG = FusionConfig()
 
@@ -289,6 +291,16 @@ def test_snapping_does_not_touch_a_plane_however_steep(slope: float) -> None:
     torch.testing.assert_close(snapped, plane)
 
 
+def test_snapping_leaves_a_road_that_runs_to_the_horizon() -> None:
+    y, x = np.mgrid[:60, :80]
+    is_road = abs(x - 40) < 3 + y
+    rgb = torch.from_numpy(np.where(is_road, 0.2, 0.7).astype(np.float32)).expand(1, 3, 60, 80)
+    segments = torch.from_numpy(np.where(is_road, 1, 2).astype(np.int32))[None, None]
+    ground = maps(np.log(0.003 + 0.01 * y))
+    snapped = snap_to_segments(ground, segments, rgb, radius_px=3, min_contrast=0.05, min_support=1.3)
+    torch.testing.assert_close(snapped, ground)
+
+
 def test_border_support_tells_a_right_mask_from_a_shifted_one() -> None:
     settings = {"radius_px": 9, "slack_px": 1, "min_support": 1.5}
     _, segments, rgb, _ = two_halves()
@@ -304,14 +316,47 @@ def test_upsampling_keeps_constants_and_range_and_moves_edges_to_the_image() -> 
     low = np.zeros((16, 24), np.float32)
     low[:, 11:] = 1
     low[:, 11] = 0.75  # the cell that straddles the edge
-    result = upsample_disparity(low, rgb)
+    result = upsample_disparity(low, np.ones_like(low, bool), rgb)
     assert result.shape == (64, 96)
     assert result.min() >= 0
     assert result.max() <= 1
     bilinear = np.asarray(torch.nn.functional.interpolate(maps(low), size=(64, 96), mode="bilinear")[0, 0])
     truth = (np.arange(96) >= 45).astype(np.float32)[None].repeat(64, 0)
     assert np.abs(result - truth).mean() < 0.8 * np.abs(bilinear - truth).mean()
-    np.testing.assert_allclose(upsample_disparity(np.full((5, 7), 0.3, np.float32), rgb), 0.3, rtol=1e-5)
+    flat = np.full((5, 7), 0.3, np.float32)
+    np.testing.assert_allclose(upsample_disparity(flat, np.ones((5, 7), bool), rgb), 0.3, rtol=1e-5)
+
+
+def test_upsampling_mixes_no_holes_into_what_is_known() -> None:
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    valid = rng.random((12, 16)) < 0.6
+    result = upsample_disparity(np.where(valid, np.float32(0.3), np.float32(0)), valid, rgb)
+    known = np.repeat(np.repeat(valid, 4, 0), 4, 1)
+    np.testing.assert_allclose(result[known], 0.3, rtol=1e-5)
+    assert set(np.unique(np.round(result[~known], 5))) <= {np.float32(0), np.float32(0.3)}
+
+
+@pytest.mark.parametrize("size", [(9, 11), (5, 8), (10, 6), (3, 4), (1, 1), (10, 12)])
+def test_shrinking_averages_over_the_area_of_each_pixel(size: tuple[int, int]) -> None:
+    values = np.random.default_rng(0).random((2, 10, 12))
+    # Every pixel cut into pieces that divide both sizes, then whole means.
+    fine = values.repeat(size[0], 1).repeat(size[1], 2)
+    expected = fine.reshape(2, size[0], 10, size[1], 12).mean((2, 4))
+    found = resize(torch.from_numpy(values)[None].float(), size)
+    np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-5)
+
+
+def test_a_correction_of_zero_is_the_input_however_far_it_lies() -> None:
+    disparity = torch.tensor([0.0, 1e-6, 0.004, 0.3, 7.1])
+    nothing, doubled = torch.zeros(5), torch.full((5,), np.log(2.0))
+    for offset, ambiguity in ((0.0, Ambiguity.METRIC), (0.0, Ambiguity.SCALE), (-0.2, Ambiguity.AFFINE)):
+        logmap = LogMap(offset, 0.01, ambiguity)
+        assert torch.equal(logmap.corrected(disparity, nothing), disparity)
+        torch.testing.assert_close(logmap.corrected(disparity, doubled), 2 * (disparity - offset) + offset)
+    # Where the zero moves, so does everything, and nothing lies behind it.
+    moved = LogMap(0.004, 0.01, Ambiguity.SCALE).corrected(disparity, nothing)
+    torch.testing.assert_close(moved, torch.tensor([0.01, 0.01, 0.01, 0.296, 7.096]))
 
 
 class _Found:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -32,7 +34,7 @@ def snap_to_segments(
     value, filled = _continued(log_disparity, known, border, segments, radius_px)
     low, high = _range_around(log_disparity, radius_px + 1)
     value = torch.maximum(torch.minimum(value, high), low)
-    contrast = ((high - low) - _STEEPER * _slope(log_disparity, known, radius_px) > min_contrast).to(value)
+    contrast = _has_step(log_disparity, (low, high), known, radius_px, min_contrast).to(value)
     accept = near * filled * contrast * _support(border, near, rgb, radius_px, min_support)
     return log_disparity + accept * (value - log_disparity)
 
@@ -82,12 +84,28 @@ def dilate(mask: Tensor, radius_px: int) -> Tensor:
     return found
 
 
+def _has_step(
+    log_disparity: Tensor, around: tuple[Tensor, Tensor], known: Tensor, radius_px: int, min_contrast: float
+) -> Tensor:
+    """Whether the values ``around`` differ by more than ``min_contrast`` beyond what the slopes explain.
+
+    Compared as disparity, in which a plane has one slope: that of a road's log disparity grows up to the horizon.
+    """
+    disparity, low, high = torch.exp(log_disparity), torch.exp(around[0]), torch.exp(around[1])
+    beyond = high - low - _STEEPER * _slope(disparity, known, radius_px)
+    return beyond > -math.expm1(-min_contrast) * high
+
+
 def _slope(values: Tensor, known: Tensor, radius_px: int) -> Tensor:
     """By how much values change across a square of ``radius_px`` around each pixel where ``known`` ones are smooth."""
-    steps = torch.zeros_like(values)
-    steps[..., :, 1:] += (values[..., :, 1:] - values[..., :, :-1]).abs() * known[..., :, 1:] * known[..., :, :-1]
-    steps[..., 1:, :] += (values[..., 1:, :] - values[..., :-1, :]).abs() * known[..., 1:, :] * known[..., :-1, :]
-    return 2 * (radius_px + 1) * _means_over(steps, known, 4 * radius_px + 1)
+    steps, pairs = torch.zeros_like(values).repeat(1, 2, 1, 1), torch.zeros_like(known).repeat(1, 2, 1, 1)
+    for channel, axis in enumerate((3, 2)):
+        length = values.shape[axis] - 1
+        step = values.narrow(axis, 1, length) - values.narrow(axis, 0, length)
+        steps[:, channel : channel + 1].narrow(axis, 1, length).copy_(step.abs())
+        both = known.narrow(axis, 1, length) * known.narrow(axis, 0, length)
+        pairs[:, channel : channel + 1].narrow(axis, 1, length).copy_(both)
+    return 2 * (radius_px + 1) * _means_over(steps, pairs, 4 * radius_px + 1).sum(1, keepdim=True)
 
 
 def _range_around(values: Tensor, radius_px: int) -> tuple[Tensor, Tensor]:
@@ -143,7 +161,7 @@ def _support(
 
 
 def _means_over(values: Tensor, masks: Tensor, side: int) -> Tensor:
-    """Mean of values (1, 1, H, W) under each of masks (1, C, H, W) over squares of about ``side`` pixels."""
+    """Mean of values (1, 1 or C, H, W) under each of masks (1, C, H, W) over squares of about ``side`` pixels."""
     # A mean over many pixels is smooth: it is taken on cells of 4 by 4 and read off between their centres.
     cell = 4 if side >= 12 else 1
     cells = F.avg_pool2d(torch.cat([masks, values * masks], 1), cell, stride=cell, ceil_mode=True)

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from stf_depth.config import CausalConfig
 from stf_depth.errors import ShapeError
-from stf_depth.fusion.reader import low_size, resize, resize_masked
+from stf_depth.fusion.reader import low_size
+from stf_depth.fusion.resampling import resize, resize_masked
 from stf_depth.fusion.trajectory import checked_steps, look_up, pixel_grid
 from stf_depth.perception.base import FlowBackend
 from stf_depth.types import Ambiguity, BoolArray, Float32Array, Uint8Array
@@ -179,7 +180,8 @@ class CausalFuser:
         The identity where too few pixels are known.
         """
         use = known[0, 0] > 0
-        p, q = disparity[0, 0][use].double(), past[0, 0][use].double()
+        # On the CPU: not every device has double precision.
+        p, q = disparity[0, 0][use].cpu().double(), past[0, 0][use].cpu().double()
         if len(p) < 64:
             return _Line()
         weight = torch.ones_like(p)

@@ -32,3 +32,13 @@ class LogMap:
         """Inverse of ``to_log``; the offset stays out where the ambiguity says that it is zero."""
         disparity = torch.exp(log_disparity)
         return disparity + self.offset if self.ambiguity is Ambiguity.AFFINE else disparity
+
+    def corrected(self, disparity: Tensor, correction: Tensor) -> Tensor:
+        """from_log(to_log(p) + c) without the floor where the output has the input's zero: (p - offset) e^c + offset.
+
+        A correction of 0 gives the input itself, and what is farther than the floor stays so. Any shape.
+        """
+        if self.offset and self.ambiguity is not Ambiguity.AFFINE:
+            return self.from_log(self.to_log(disparity) + correction)
+        changed = (disparity - self.offset) * torch.exp(correction) + self.offset
+        return torch.where(correction == 0, disparity, changed)

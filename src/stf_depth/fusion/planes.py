@@ -45,9 +45,10 @@ def _step_to_plane(design: Tensor, value: Tensor, weight: Tensor, tolerance: flo
     plane = disparity
     for _ in range(_STEPS):
         weighted = design * reweight[:, None]
-        normal = (weighted.T @ design).double()
-        normal = normal + 1e-9 * normal.diagonal().sum() * torch.eye(3, dtype=torch.float64, device=value.device)
-        coefficients = torch.linalg.solve(normal, (weighted.T @ disparity).double()).to(value)
+        # Solved on the CPU in double precision, which not every device has.
+        normal = (weighted.T @ design).cpu().double()
+        normal = normal + 1e-9 * normal.diagonal().sum() * torch.eye(3, dtype=torch.float64)
+        coefficients = torch.linalg.solve(normal, (weighted.T @ disparity).cpu().double()).to(value)
         plane = (design @ coefficients).clamp(min=1e-9)
         residual = disparity / plane - 1
         reweight = weight / disparity**2 / (1 + (residual / tolerance) ** 2)

@@ -11,16 +11,16 @@ from typing import Any, Generic, TypeVar
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
 from stf_depth.fusion.inputs import ShotInputs
 from stf_depth.fusion.prelook import Prelook
+from stf_depth.fusion.resampling import resize, resize_masked
 from stf_depth.perception.base import FlowBackend
 from stf_depth.types import Float32Array, Frames, Role
 
-__all__ = ["FrameCache", "LowFrame", "LowReader", "as_image", "low_size", "nearest", "resize", "resize_masked"]
+__all__ = ["FrameCache", "LowFrame", "LowReader", "as_image", "low_size", "nearest"]
 
 Item = TypeVar("Item")
 Label = TypeVar("Label", np.uint8, np.int32, np.bool_, np.float32)
@@ -77,23 +77,6 @@ def low_size(height: int, width: int, long_side: int) -> tuple[int, int]:
     """(h, w) of the low-band grid: the image's aspect, its long side at most ``long_side``."""
     factor = min(1.0, long_side / max(height, width))
     return max(2, round(height * factor)), max(2, round(width * factor))
-
-
-def resize(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, C, h, w) to ``size``: averaged over areas where it shrinks, bilinear where it grows; pixel edges aligned."""
-    if tuple(values.shape[-2:]) == size:
-        return values
-    if values.shape[-2] >= size[0] and values.shape[-1] >= size[1]:
-        return F.interpolate(values, size=size, mode="area")
-    return F.interpolate(values, size=size, mode="bilinear", align_corners=False)
-
-
-def resize_masked(values: Tensor, valid: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """``resize`` of the valid values alone; a result is valid where at least half of what it covers is."""
-    weight = resize(valid, size)
-    known = resize(values * valid, size) / weight.clamp(min=1e-6)
-    good = (weight >= 0.5).to(values)
-    return known * good, good
 
 
 class LowReader:

@@ -9,7 +9,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from stf_depth.config import FusionConfig
-from stf_depth.fusion.reader import LowFrame, LowReader, resize
+from stf_depth.fusion.reader import LowFrame, LowReader
+from stf_depth.fusion.resampling import resize
 from stf_depth.fusion.sky import move_border_to_colours
 from stf_depth.fusion.trajectory import Steps, followed, look_up, pixel_grid
 from stf_depth.fusion.upsample import joint_upsample

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -23,7 +23,8 @@ from stf_depth.fusion.fields import Fields
 from stf_depth.fusion.inputs import FusedChunk, ShotInputs
 from stf_depth.fusion.movers import with_believed_movers
 from stf_depth.fusion.prelook import look_ahead
-from stf_depth.fusion.reader import FrameCache, LowReader, as_image, low_size, resize, resize_masked
+from stf_depth.fusion.reader import FrameCache, LowReader, as_image, low_size
+from stf_depth.fusion.resampling import resize, resize_masked
 from stf_depth.fusion.semantic import Labels
 from stf_depth.fusion.sky import has_steady_sky, push_sky_back, with_believed_sky
 from stf_depth.fusion.snapping import voted_along_flow
@@ -36,6 +37,19 @@ __all__ = ["HasFusion", "fuse_shot"]
 AHEAD_FRAMES = 2  # in work beyond the one that is waited for: enough to keep every thread busy
 
 Fused = tuple[Float32Array, BoolArray, Float32Array]
+
+
+class _Plain(NamedTuple):
+    """A frame without its segments: all at full size, (1, 1, H, W), but the low band's confidence.
+
+    log_disparity: that of ``disparity``, the network's, with the correction.
+    """
+
+    disparity: Tensor
+    valid: Tensor
+    log_disparity: Tensor
+    correction: Tensor
+    confidence: Tensor
 
 
 class HasFusion(Protocol):
@@ -104,6 +118,7 @@ class _Shot:
         self.align, self.fuse = config.alignment, config.fusion
         inputs = with_believed_movers(with_believed_sky(inputs, self.fuse), self.fuse)
         self.inputs, self.device = inputs, device
+        self._has_labels = self.fuse.mode != "none" and not (inputs.roles is None and inputs.segments is None)
         self.full = (int(inputs.rgb.shape[1]), int(inputs.rgb.shape[2]))
         full_mode = self.fuse.mode == "full"
         use_structure = full_mode and inputs.camera is not None and inputs.camera.is_reliable
@@ -161,19 +176,25 @@ class _Shot:
 
     def _fused(self, frame: int) -> Fused:
         """The full-size input with the low band's correction, its edges and sky moved to their segments."""
-        value, valid, confidence = self.plain(frame)
-        fused = self.prelook.logmap.from_log(self._semantic(frame, value)) * valid
+        plain, logmap = self.plain(frame), self.prelook.logmap
+        value, sky = self._with_edges(frame, plain.log_disparity), self._sky(frame)
+        if sky is None:
+            untouched = value == plain.log_disparity
+            corrected = logmap.corrected(plain.disparity, plain.correction)
+            fused = torch.where(untouched, corrected, logmap.from_log(value))
+        else:
+            fused = logmap.from_log(push_sky_back(value, sky, logmap.floor))
         return (
-            as_image(fused),
-            as_image(valid) > 0,
-            as_image(resize(confidence, self.full) * valid * self.inputs.trust).clip(0, 1),
+            as_image(fused * plain.valid),
+            as_image(plain.valid) > 0,
+            as_image(resize(plain.confidence, self.full) * plain.valid * self.inputs.trust).clip(0, 1),
         )
 
-    def _plain(self, frame: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Log disparity and validity at full size, without segments, and the low band's confidence."""
+    def _plain(self, frame: int) -> _Plain:
         correction, confidence = self._low_band(frame)
         disparity, valid = resize_masked(*self.reader.network(frame), self.full)
-        return self.prelook.logmap.to_log(disparity) + resize(correction, self.full), valid, confidence
+        wide = resize(correction, self.full)
+        return _Plain(disparity, valid, self.prelook.logmap.to_log(disparity) + wide, wide, confidence)
 
     def _low_band(self, frame: int) -> tuple[Tensor, Tensor]:
         """Correction of log disparity, and confidence."""
@@ -187,27 +208,26 @@ class _Shot:
         correction = (value - low.log_disparity) * evidence.strength
         return correction * low.valid, confidence_of(value, weight, low, evidence)
 
-    def _semantic(self, frame: int, value: Tensor) -> Tensor:
+    def _with_edges(self, frame: int, value: Tensor) -> Tensor:
         fuse = self.fuse
-        if fuse.mode == "none" or (self.inputs.roles is None and self.inputs.segments is None):
+        if not (self._has_labels and fuse.snap_boundaries and self.fields.evidence.strength > 0):
             return value
-        if fuse.snap_boundaries and self.fields.evidence.strength > 0:
-            count, reach = len(self.inputs), fuse.snap_reach
-            value = value + voted_along_flow(self.snaps, self.segments, self.fields.steps, frame, count, reach=reach)
-        if fuse.sky:
-            sky = self.labels.sky(frame, self.reader.image(frame))
-            if sky is not None:
-                value = push_sky_back(value, sky, self.prelook.logmap.floor)
-        return value
+        count, reach = len(self.inputs), fuse.snap_reach
+        return value + voted_along_flow(self.snaps, self.segments, self.fields.steps, frame, count, reach=reach)
+
+    def _sky(self, frame: int) -> Tensor | None:
+        """1 where there is sky, (1, 1, H, W); None where there is none or the stage is off."""
+        return self.labels.sky(frame, self.reader.image(frame)) if self._has_labels and self.fuse.sky else None
 
     def _snap(self, frame: int) -> Tensor:
         """What moving the frame's edges to its own segments adds to ``_plain``."""
         fuse = self.fuse
-        value, valid, _ = self.plain(frame)
+        plain = self.plain(frame)
         radius = max(1, round(fuse.snap_radius * max(self.full)))
         # Pixels without depth belong to no segment: nothing is continued from them.
         labels = self.segments(frame)
-        segments = torch.where(valid > 0, labels, torch.zeros_like(labels))
+        segments = torch.where(plain.valid > 0, labels, torch.zeros_like(labels))
         image, contrast, support = self.reader.image(frame), fuse.snap_contrast, fuse.snap_support
+        value = plain.log_disparity
         snapped = snap_to_segments(value, segments, image, radius_px=radius, min_contrast=contrast, min_support=support)
         return snapped - value

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from stf_depth.fusion.reader import resize
+from stf_depth.fusion.resampling import resize
 from stf_depth.fusion.trajectory import Steps, followed, look_up, pixel_grid
 
 __all__ = ["voted_along_flow"]

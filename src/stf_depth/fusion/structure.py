@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from stf_depth.config import FusionConfig
-from stf_depth.fusion.reader import resize
+from stf_depth.fusion.resampling import resize
 
 __all__ = ["belief", "bend_to_structure", "blend_structure"]
 

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from stf_depth.types import Float32Array, Uint8Array
+from stf_depth.fusion.resampling import resize
+from stf_depth.types import BoolArray, Float32Array, Uint8Array
 
 __all__ = ["joint_upsample", "upsample_disparity"]
 
 
-def upsample_disparity(disparity: Float32Array, rgb: Uint8Array, *, colour_spread: float = 0.06) -> Float32Array:
+def upsample_disparity(
+    disparity: Float32Array, valid: BoolArray, rgb: Uint8Array, *, colour_spread: float = 0.06, device: str = "cpu"
+) -> Float32Array:
     """Disparity (h, w) float32 at the size of rgb (H, W, 3) uint8, its edges moved to those of the image.
 
-    Each pixel takes the weighted mean of the four nearest disparity values, weighted by bilinear distance and by
-    exp(-|I - I_k|^2 / (2 colour_spread^2)), I the pixel's colour in [0, 1] and I_k the mean colour of the k-th value's
-    own pixel area (Kopf et al., Joint bilateral upsampling, SIGGRAPH 2007). Values are only mixed, so constants and
-    ranges are kept.
+    Each pixel takes the weighted mean of those of the four nearest disparity values that are valid, weighted by
+    bilinear distance and by exp(-|I - I_k|^2 / (2 colour_spread^2)), I the pixel's colour in [0, 1] and I_k the mean
+    colour of the k-th value's own pixel area (Kopf et al., Joint bilateral upsampling, SIGGRAPH 2007). Values are only
+    mixed, so constants and ranges are kept. 0 where none of the four is valid.
     """
-    image = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
-    values = torch.from_numpy(disparity)[None, None]
-    result: Float32Array = joint_upsample(values, image, colour_spread=colour_spread)[0, 0].numpy()
+    image = torch.from_numpy(rgb).to(device).permute(2, 0, 1)[None].float() / 255
+    values = torch.from_numpy(disparity).to(device)[None, None]
+    if valid.all():
+        return _as_map(joint_upsample(values, image, colour_spread=colour_spread))
+    known = torch.from_numpy(valid).to(values)[None, None]
+    both = torch.cat([torch.where(known > 0, values, 0), known], 1)
+    total, weight = joint_upsample(both, image, colour_spread=colour_spread).chunk(2, 1)
+    return _as_map(torch.where(weight > 0, total / weight, 0))
+
+
+def _as_map(values: Tensor) -> Float32Array:
+    result: Float32Array = values[0, 0].cpu().numpy()
     return result
 
 
@@ -31,7 +42,7 @@ def joint_upsample(values: Tensor, image: Tensor, *, colour_spread: float) -> Te
     low_h, low_w = values.shape[-2:]
     if (low_h, low_w) == (height, width):
         return values
-    small = F.interpolate(image, size=(low_h, low_w), mode="area")
+    small = resize(image, (low_h, low_w))
     y0, fy = _neighbours(height, low_h, values)
     x0, fx = _neighbours(width, low_w, values)
     total = values.new_zeros(1, values.shape[1], height, width)

@@ -14,12 +14,13 @@ from stf_depth.cache.files import fsync_path, output_errors, read_json
 from stf_depth.cache.sequential import SequentialWriter
 from stf_depth.cache.store import StageStore
 from stf_depth.fusion.inputs import FusedChunk, ShotInputs
+from stf_depth.geometry.arrays import as_float32
 from stf_depth.pipeline.background import WAITING_CHUNKS, Background
 from stf_depth.pipeline.observations import Observations
 from stf_depth.pipeline.perceive import Perceived
 from stf_depth.pipeline.plan import PROGRESS, VideoPlan
 from stf_depth.pipeline.progress import Reporter
-from stf_depth.types import Ambiguity, Float32Array, Representation
+from stf_depth.types import Ambiguity, BoolArray, Float32Array, Representation
 from stf_depth.video.prefetch import prefetched
 from stf_depth.video.reader import VideoReader
 from stf_depth.video.resize import resize_area
@@ -56,7 +57,9 @@ def fuse_video(
         writer = SequentialWriter(store, perceived.frame_count, background.submit)
         reporter.advance(writer.position)
         guided = plan.config.fusion.mode != "none"
-        enlarge = _Enlarger(seen, (width, height), open_reader, writer.position, stack, guided=guided)
+        enlarge = _Enlarger(
+            seen, (width, height), open_reader, writer.position, stack, guided=guided, device=plan.config.device
+        )
         for number, shot in enumerate(perceived.shots):
             for chunk in _fused_from(plan, seen.of_shot(number, shot), max(writer.position - shot.start, 0)):
                 first = shot.start + chunk.start
@@ -134,8 +137,9 @@ class _Enlarger:
         stack: ExitStack,
         *,
         guided: bool,
+        device: str,
     ) -> None:
-        self._size_wh = size_wh
+        self._size_wh, self._device = size_wh, device
         self._frames: Iterator[NDArray[np.uint8]] | None = None
         if guided and size_wh != (seen.rgb.shape[2], seen.rgb.shape[1]):
             reader = stack.enter_context(open_reader())
@@ -151,12 +155,25 @@ class _Enlarger:
 
     def _depth(self, chunk: FusedChunk) -> Float32Array:
         if self._frames is None:
-            return _resized(chunk.disparity, self._size_wh, cv2.INTER_LINEAR)
+            pairs = zip(chunk.disparity, chunk.valid, strict=True)
+            return np.stack([_resized_where_valid(*pair, self._size_wh) for pair in pairs])
         from stf_depth.fusion.upsample import upsample_disparity
+        from stf_depth.perception.device import resolve_device
 
+        device = str(resolve_device(self._device))
         guides = [resize_area(next(self._frames), self._size_wh) for _ in chunk.disparity]
-        pairs = zip(chunk.disparity, guides, strict=True)
-        return np.stack([upsample_disparity(disparity, guide) for disparity, guide in pairs])
+        triples = zip(chunk.disparity, chunk.valid, guides, strict=True)
+        return np.stack([upsample_disparity(*triple, device=device) for triple in triples])
+
+
+def _resized_where_valid(disparity: Float32Array, valid: BoolArray, size_wh: tuple[int, int]) -> Float32Array:
+    """Bilinear among the valid values; 0 where none of the four around is valid."""
+    if (disparity.shape[1], disparity.shape[0]) == size_wh:
+        return disparity
+    known = valid.astype(np.float32)
+    total = cv2.resize(np.where(valid, disparity, np.float32(0)), size_wh, interpolation=cv2.INTER_LINEAR)
+    weight = cv2.resize(known, size_wh, interpolation=cv2.INTER_LINEAR)
+    return np.divide(total, weight, out=np.zeros_like(as_float32(total)), where=weight > 0)
 
 
 def _resized(stack: NDArray[Any], size_wh: tuple[int, int], interpolation: int) -> NDArray[Any]:

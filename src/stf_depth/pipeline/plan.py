@@ -29,7 +29,7 @@ _VERSIONS = {
     "panoptic": 1,
     "camera": 2,
     "structure": 3,
-    "fusion": 6,
+    "fusion": 7,
 }
 
 

@@ -1,0 +1,52 @@
+"""Maps brought to another size, pixel edges aligned."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+__all__ = ["average_over_areas", "resize", "resize_masked"]
+
+
+def resize(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, C, h, w) to ``size``: averaged over areas where it shrinks, bilinear where it grows; pixel edges aligned."""
+    if tuple(values.shape[-2:]) == size:
+        return values
+    if values.shape[-2] >= size[0] and values.shape[-1] >= size[1]:
+        return average_over_areas(values, size)
+    return F.interpolate(values, size=size, mode="bilinear", align_corners=False)
+
+
+def resize_masked(values: Tensor, valid: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """``resize`` of the valid values alone; a result is valid where at least half of what it covers is."""
+    weight = resize(valid, size)
+    known = resize(values * valid, size) / weight.clamp(min=1e-6)
+    good = (weight >= 0.5).to(values)
+    return known * good, good
+
+
+def average_over_areas(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, C, h, w) to a smaller ``size``: each pixel the mean over the area that it covers.
+
+    Pixels that lie partly in the area count by that part. PyTorch's own mode ``area`` takes whole pixels, which moves
+    what it averages by up to a third of a pixel of the result where the sizes are no multiples of each other.
+    """
+    height, width = values.shape[-2:]
+    if height % size[0] == 0 and width % size[1] == 0:
+        return F.interpolate(values, size=size, mode="area")
+    return _average_over(_average_over(values, 2, size[0]), 3, size[1])
+
+
+def _average_over(values: Tensor, axis: int, size: int) -> Tensor:
+    length = values.shape[axis]
+    edges = torch.arange(size + 1, dtype=torch.float64) * (length / size)
+    low, high = edges[:-1], edges[1:]
+    pixel = low.floor() + torch.arange(math.ceil(length / size) + 1, dtype=torch.float64)[:, None]
+    share = (torch.minimum(high, pixel + 1) - torch.maximum(low, pixel)).clamp(min=0) * (size / length)
+    covered = values.index_select(axis, pixel.long().clamp(max=length - 1).flatten().to(values.device))
+    before, after = values.shape[:axis], values.shape[axis + 1 :]
+    weight = share.to(values).view(*pixel.shape, *[1] * len(after))
+    return (covered.view(*before, *pixel.shape, *after) * weight).sum(axis)
