@@ -330,6 +330,20 @@ def test_zero_disparity_is_finite(room: SyntheticClip) -> None:
     assert fused.min() >= 0
 
 
+@pytest.mark.parametrize("mode", ["flow", "full"])
+def test_holes_cost_what_lies_beside_them_little(room: SyntheticClip, mode: str) -> None:
+    maps = degrade(room.depth, 1)
+    holes = np.zeros_like(maps.valid)
+    holes[:, 1::5] = holes[:, 2::5] = True  # like the scan lines of a depth camera
+    torn = DepthMaps(np.where(holes, 0, maps.depth), maps.valid & ~holes, maps.representation, maps.ambiguity)
+    more = {"camera": camera_of(room), "structure": structure_of(room)}
+    settings = {"fusion.mode": mode, "fusion.low_band_long_side_px": 64}
+    whole, found = (joined(run(inputs_of(room, one, **more), settings)) for one in (maps, torn))
+    assert (found[torn.valid] > 0).all()
+    kept = np.where(holes, whole, found)
+    assert abs_rel(kept, room, ~holes) < 1.1 * abs_rel(whole, room, ~holes)
+
+
 def test_mode_none_is_the_input(room: SyntheticClip) -> None:
     maps = degrade(room.depth, 1)
     fused = joined(run(inputs_of(room, maps), {"fusion.mode": "none"}))

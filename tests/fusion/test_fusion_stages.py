@@ -19,7 +19,7 @@ from stf_depth.fusion.logmap import LogMap
 from stf_depth.fusion.planes import flatten_planes
 from stf_depth.fusion.poses import PoseFilter
 from stf_depth.fusion.reader import FrameCache, LowFrame, low_size
-from stf_depth.fusion.resampling import resize, resize_masked
+from stf_depth.fusion.resampling import fill_unknown, resize, resize_masked
 from stf_depth.fusion.snapping import voted_along_flow
 from stf_depth.fusion.structure import bend_to_structure, blend_structure
 from stf_depth.fusion.trajectory import checked_steps, trajectory_filter
@@ -345,6 +345,18 @@ def test_shrinking_averages_over_the_area_of_each_pixel(size: tuple[int, int]) -
     expected = fine.reshape(2, size[0], 10, size[1], 12).mean((2, 4))
     found = resize(torch.from_numpy(values)[None].float(), size)
     np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-5)
+
+
+def test_gaps_take_the_mean_of_what_lies_around_them() -> None:
+    values, known = np.zeros((6, 9), np.float32), np.zeros((6, 9), np.float32)
+    values[:, :4], known[:, :3], known[2:4, 8] = 5, 1, 1
+    filled = fill_unknown(maps(values), maps(known))[0, 0].numpy()
+    np.testing.assert_array_equal(filled[known > 0], values[known > 0])
+    np.testing.assert_allclose(filled[:, 3], 5, atol=1.5)
+    assert filled[0, 3] > filled[0, 5] > filled[0, 7]
+    constant = fill_unknown(maps(np.full((6, 9), 3, np.float32)), maps(known))
+    torch.testing.assert_close(constant, torch.full_like(constant, 3))
+    assert not fill_unknown(maps(values), maps(0 * known)).any()
 
 
 def test_a_correction_of_zero_is_the_input_however_far_it_lies() -> None:

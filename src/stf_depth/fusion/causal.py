@@ -19,7 +19,7 @@ from torch import Tensor
 from stf_depth.config import CausalConfig
 from stf_depth.errors import ShapeError
 from stf_depth.fusion.reader import low_size
-from stf_depth.fusion.resampling import resize, resize_masked
+from stf_depth.fusion.resampling import fill_unknown, resize, resize_masked
 from stf_depth.fusion.trajectory import checked_steps, look_up, pixel_grid
 from stf_depth.perception.base import FlowBackend
 from stf_depth.types import Ambiguity, BoolArray, Float32Array, Uint8Array
@@ -218,7 +218,8 @@ class CausalFuser:
         disparity, valid = resize_masked(
             self._tensor(frame.disparity), self._tensor(frame.given.astype(np.float32)), frame.full_size
         )
-        fused = (frame.line(disparity) + resize(value - frame.corrected, frame.full_size)) * valid
+        correction = fill_unknown(value - frame.corrected, frame.valid)
+        fused = (frame.line(disparity) + resize(correction, frame.full_size)) * valid
         confidence = resize(weight / (weight + 1), frame.full_size) * valid
         return CausalFrame(frame.index, _image(fused), _image(valid) > 0, _image(confidence), frame.is_reset)
 

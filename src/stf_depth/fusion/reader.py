@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stf_depth.fusion.inputs import ShotInputs
 from stf_depth.fusion.prelook import Prelook
-from stf_depth.fusion.resampling import resize, resize_masked
+from stf_depth.fusion.resampling import fill_unknown, resize, resize_masked
 from stf_depth.perception.base import FlowBackend
 from stf_depth.types import Float32Array, Frames, Role
 
@@ -62,8 +62,9 @@ class FrameCache(Generic[Item]):
 class LowFrame:
     """One frame on the low-band grid; all (1, 1, h, w) on the device.
 
-    log_disparity: the network's, 0 outside valid. valid: 0 or 1. roles: uint8 of ``Role``. structure: log of the
-    structure's disparity in the network's unit, 0 where its confidence is 0. structure_confidence: [0, 1].
+    log_disparity: the network's. valid: 0 or 1. roles: uint8 of ``Role``. structure: log of the structure's disparity,
+    in the network's unit. structure_confidence: [0, 1]. Both logs are continued into what is unknown, so that values
+    read between pixels are not drawn to anything else.
     """
 
     log_disparity: Tensor
@@ -121,7 +122,7 @@ class LowReader:
 
     def _read(self, index: int) -> LowFrame:
         disparity, valid = resize_masked(*self.network(index), self.size)
-        log_disparity = self._logmap.to_log(disparity) * valid
+        log_disparity = fill_unknown(self._logmap.to_log(disparity), valid)
         structure, confidence = self._read_structure(index, torch.zeros_like(valid))
         roles = self.roles(index, self.size)
         # What is triangulated in the sky is the border of what stands before it.
@@ -169,8 +170,7 @@ class LowReader:
         usable = ((confidence > 0) & (disparity > 0)).to(disparity)
         disparity, good = resize_masked(disparity * self._structure_unit, usable, self.size)
         confidence = resize(confidence * usable, self.size) * good
-        log_disparity = torch.log(torch.clamp(disparity, min=self._logmap.floor)) * good
-        return log_disparity, confidence
+        return fill_unknown(torch.log(torch.clamp(disparity, min=self._logmap.floor)), good), confidence
 
 
 def as_image(values: Tensor) -> Float32Array:

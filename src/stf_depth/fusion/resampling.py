@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-__all__ = ["average_over_areas", "resize", "resize_masked"]
+__all__ = ["average_over_areas", "fill_unknown", "resize", "resize_masked"]
 
 
 def resize(values: Tensor, size: tuple[int, int]) -> Tensor:
@@ -26,6 +26,22 @@ def resize_masked(values: Tensor, valid: Tensor, size: tuple[int, int]) -> tuple
     known = resize(values * valid, size) / weight.clamp(min=1e-6)
     good = (weight >= 0.5).to(values)
     return known * good, good
+
+
+def fill_unknown(values: Tensor, known: Tensor) -> Tensor:
+    """``values`` where ``known`` is 1, elsewhere the mean of what is known around, the nearest first.
+
+    Known values are averaged to half the size again and again, and gaps filled from the coarser sizes (the pull and the
+    push of Gortler et al., The Lumigraph, SIGGRAPH 1996). Both (1, 1, h, w); 0 where nothing is known at all.
+    """
+    height, width = values.shape[-2:]
+    if max(height, width) == 1 or bool(known.all()):
+        return values * known
+    half = -(-height // 2), -(-width // 2)
+    share = resize(known, half)
+    coarse = resize(values * known, half) / share.clamp(min=1e-6)
+    around = resize(fill_unknown(coarse, (share > 0).to(known)), (height, width))
+    return known * values + (1 - known) * around
 
 
 def average_over_areas(values: Tensor, size: tuple[int, int]) -> Tensor:

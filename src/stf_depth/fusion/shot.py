@@ -24,7 +24,7 @@ from stf_depth.fusion.inputs import FusedChunk, ShotInputs
 from stf_depth.fusion.movers import with_believed_movers
 from stf_depth.fusion.prelook import look_ahead
 from stf_depth.fusion.reader import FrameCache, LowReader, as_image, low_size
-from stf_depth.fusion.resampling import resize, resize_masked
+from stf_depth.fusion.resampling import fill_unknown, resize, resize_masked
 from stf_depth.fusion.semantic import Labels
 from stf_depth.fusion.sky import has_steady_sky, push_sky_back, with_believed_sky
 from stf_depth.fusion.snapping import voted_along_flow
@@ -194,10 +194,11 @@ class _Shot:
         correction, confidence = self._low_band(frame)
         disparity, valid = resize_masked(*self.reader.network(frame), self.full)
         wide = resize(correction, self.full)
-        return _Plain(disparity, valid, self.prelook.logmap.to_log(disparity) + wide, wide, confidence)
+        log_disparity = fill_unknown(self.prelook.logmap.to_log(disparity), valid) + wide
+        return _Plain(disparity, valid, log_disparity, wide, confidence)
 
     def _low_band(self, frame: int) -> tuple[Tensor, Tensor]:
-        """Correction of log disparity, and confidence."""
+        """Correction of log disparity, continued where the low band has no depth, and confidence."""
         low = self.reader.frame(frame)
         if self.fuse.mode == "none":
             return torch.zeros_like(low.valid), low.valid
@@ -206,7 +207,7 @@ class _Shot:
             return torch.zeros_like(low.valid), confidence_of_input(low)
         value, weight = self.fields.fused(frame)
         correction = (value - low.log_disparity) * evidence.strength
-        return correction * low.valid, confidence_of(value, weight, low, evidence)
+        return fill_unknown(correction, low.valid), confidence_of(value, weight, low, evidence)
 
     def _with_edges(self, frame: int, value: Tensor) -> Tensor:
         fuse = self.fuse
