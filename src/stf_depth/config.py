@@ -196,6 +196,7 @@ class FusionConfig(FrozenConfig):
     mode: Literal["full", "flow", "none"] = "full"
     low_band_long_side_px: int = Field(320, ge=32, le=2048)
     chunk_frames: int = Field(8, ge=1)
+    egomotion: bool = True
     trajectory_filter: bool = True
     trajectory_radius: int = Field(5, ge=0, le=16)
     trajectory_tolerance: float = Field(0.08, gt=0)

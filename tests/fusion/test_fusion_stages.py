@@ -174,7 +174,7 @@ def test_pose_filter_recovers_truth_from_noisy_frames(room_clip: SyntheticClip, 
     truth = -np.log(room_clip.depth)
     noise = rng.normal(0, 0.04, count)
     fields = [torch.cat([maps(truth[k] + noise[k]), torch.ones(1, 1, height, width)], 1) for k in range(count)]
-    pose = PoseFilter(camera, 1.0, (height, width))
+    pose = PoseFilter.along(camera, 1.0, (height, width))
     value, _ = pose(lambda k: fields[k], 6, (1, 2, 3), tolerance=0.2)
     before = np.abs(fields[6][0, 0].numpy() - truth[6])
     after = np.abs(value[0, 0].numpy() - truth[6] - noise[3:10].mean())
@@ -187,7 +187,7 @@ def test_expected_change_equals_the_projected_disparity(room_clip: SyntheticClip
         MotionKind.PARALLAX, room_clip.intrinsics, room_clip.world_from_cam, np.ones(count, bool),
         np.ones(count, np.float32),
     )  # fmt: skip
-    pose = PoseFilter(camera, 1.0, (height, width))
+    pose = PoseFilter.along(camera, 1.0, (height, width))
     value = maps(-np.log(room_clip.depth[0]))
     _, ratio, _ = pose.project(value, 0, 5)
     xy = np.array([[10, 20], [70, 40]], np.float32)

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from stf_depth.alignment.joint import MAX_SHIFT_TERM, Alignment
 from stf_depth.config import AlignmentConfig, FusionConfig
+from stf_depth.fusion.egomotion import Egomotion
 from stf_depth.fusion.evidence import Evidence, weigh_evidence
 from stf_depth.fusion.planes import flatten_planes
 from stf_depth.fusion.poses import PoseFilter
 from stf_depth.fusion.prelook import Prelook
 from stf_depth.fusion.reader import FrameCache, LowReader
 from stf_depth.fusion.structure import belief, bend_to_structure, blend_structure
-from stf_depth.fusion.trajectory import checked_steps, pixel_grid, trajectory_filter
+from stf_depth.fusion.trajectory import Change, checked_steps, pixel_grid, trajectory_filter
 from stf_depth.types import CameraPath, Role
 
 __all__ = ["Fields"]
@@ -48,7 +49,9 @@ class Fields:
         self.has_structure = prelook.structure_unit is not None
         self.poses: PoseFilter | None = None
         if camera is not None and prelook.structure_unit is not None:
-            self.poses = PoseFilter(camera, prelook.structure_unit, reader.size)
+            self.poses = PoseFilter.along(camera, prelook.structure_unit, reader.size)
+        is_on = fuse.egomotion and fuse.mode != "none" and self.poses is None
+        self.egomotion = Egomotion(len(reader), reader.size, tolerance) if is_on else None
         self.aligned = FrameCache(self._aligned, window)
         self.blended = FrameCache(self._blended, window)
         self._passes = [self.blended]
@@ -89,7 +92,20 @@ class Fields:
         radius = self.fuse.trajectory_radius
         tolerance = self._tolerance(frame, self.fuse.trajectory_tolerance)
         count = len(self.reader)
-        return trajectory_filter(self.blended, self.steps, frame, count, radius=radius, tolerance=tolerance)
+        change = self._change(frame, self.egomotion) if self.egomotion is not None else None
+        return trajectory_filter(
+            self.blended, self.steps, frame, count, radius=radius, tolerance=tolerance, change=change
+        )
+
+    def _change(self, frame: int, motion: Egomotion) -> Change:
+        low = self.reader.frame(frame)
+        stays = (low.roles != int(Role.MOVER)).to(low.log_disparity)
+        least_px = self.fuse.static_tolerance_px
+
+        def change(other: int, position: Tensor) -> Tensor:
+            return stays * motion.change_along(low.log_disparity, frame, other, position, least_px)
+
+        return change
 
     def _along_poses(
         self, poses: PoseFilter, field: FrameCache[Tensor], frame: int, offsets: tuple[int, ...]

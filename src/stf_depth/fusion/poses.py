@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stf_depth.fusion.trajectory import Field, look_up
 from stf_depth.geometry.warps import pixel_rays
-from stf_depth.types import CameraPath, Float32Array
+from stf_depth.types import BoolArray, CameraPath, Float32Array, Float64Array, Intrinsics
 
 __all__ = ["PoseFilter"]
 
@@ -24,14 +24,27 @@ class PoseFilter:
     that hide the point do not count.
     """
 
-    def __init__(self, camera: CameraPath, unit: float, size: tuple[int, int]) -> None:
-        """unit: factor from the camera path's inverse unit to exp(log disparity). size: (h, w) of the fields."""
+    def __init__(
+        self,
+        intrinsics: Intrinsics,
+        world_from_cam: Float64Array,
+        usable: BoolArray,
+        unit: float,
+        size: tuple[int, int],
+    ) -> None:
+        """world_from_cam: (T, 4, 4). usable: (T,), whether a pose may be used. unit: factor from the poses' inverse
+        unit to exp(log disparity). size: (h, w) of the fields.
+        """
         height, width = size
-        self._k = camera.intrinsics.resized(width, height)
+        self._k = intrinsics.resized(width, height)
         self._rays = pixel_rays(torch.from_numpy(self._k.matrix()).float()[None], height, width)
-        self._poses = np.asarray(camera.world_from_cam, np.float64)
-        self._usable = np.asarray(camera.solved) & (np.asarray(camera.reliability) > 0)
-        self._unit = unit
+        self._poses, self._usable, self._unit = world_from_cam, usable, unit
+
+    @classmethod
+    def along(cls, camera: CameraPath, unit: float, size: tuple[int, int]) -> PoseFilter:
+        """The filter along a solved path."""
+        usable = np.asarray(camera.solved) & (np.asarray(camera.reliability) > 0)
+        return cls(camera.intrinsics, np.asarray(camera.world_from_cam, np.float64), usable, unit, size)
 
     def usable(self, frame: int) -> bool:
         """Whether the frame's pose may be used."""

@@ -73,11 +73,19 @@ def _fit_structure(
     p, q, w = (part[sure].astype(np.float64) for part in (values, structure, confidence))
     if not affine:
         usable = p > 0
-        return (float(np.exp(_median(np.log(p[usable] / q[usable]), w[usable]))), 0.0) if usable.any() else None
+        log_p, log_q = np.log(p[usable]), np.log(q[usable])
+        return (float(np.exp(_median(log_p - log_q, w[usable]))), 0.0) if _agree(log_p, log_q) else None
     unit, offset = _robust_line(q, p, w)
-    if unit <= 0 or np.corrcoef(p, q)[0, 1] < _MIN_CORRELATION:
-        return None
-    return unit, offset
+    return (unit, offset) if unit > 0 and _agree(p, q) else None
+
+
+def _agree(p: Float64Array, q: Float64Array) -> bool:
+    """Whether network and structure have the same things near; true where either is the same everywhere."""
+    if len(p) < _MIN_POINTS:
+        return False
+    if min(np.std(p), np.std(q)) < 1e-6 * max(np.abs(p).mean(), np.abs(q).mean(), 1e-30):
+        return True
+    return bool(np.corrcoef(p, q)[0, 1] >= _MIN_CORRELATION)
 
 
 def _robust_line(x: Float64Array, y: Float64Array, weight: Float64Array) -> tuple[float, float]:

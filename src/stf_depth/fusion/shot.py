@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +18,7 @@ from stf_depth.alignment.links import LinkSampler
 from stf_depth.config import AlignmentConfig, FusionConfig
 from stf_depth.errors import ShapeError, SpecError
 from stf_depth.fusion.boundaries import snap_to_segments
+from stf_depth.fusion.egomotion import Egomotion
 from stf_depth.fusion.evidence import confidence_of, confidence_of_input
 from stf_depth.fusion.fields import Fields
 from stf_depth.fusion.inputs import FusedChunk, ShotInputs
@@ -146,8 +147,8 @@ class _Shot:
 
     def _align(self, pool: Executor) -> Alignment:
         height, width = self.reader.size
-        poses = self.fields.poses
-        change = poses.expected_change if poses is not None else None
+        motion = self.fields.poses or self.fields.egomotion
+        change = motion.expected_change if motion is not None else None
         align = self.align
         sampler = LinkSampler(width, height, align.sample_columns, align.spans, align.tolerance_px, change)
         aligner = ShotAligner(len(self.inputs), width / height, align)
@@ -169,10 +170,19 @@ class _Shot:
         weight = low.valid * (1 - 0.8 * (low.roles == Role.MOVER).to(low.valid))
         if not sky_counts:
             weight = weight * (low.roles != Role.SKY)
-        flows = [as_image(part) for part in self.reader.flow(frame - 1)] if frame else [None, None]
+        flows = [as_image(part) for part in self.reader.flow(frame - 1)] if frame else []
+        if self.fields.egomotion is not None and frame:
+            self._follow_camera(self.fields.egomotion, frame, flows)
         distance = torch.where(low.structure_confidence > 0.2, low.structure, low.log_disparity)
-        sampler.push(as_image(low.log_disparity), as_image(weight), flows[0], flows[1], as_image(distance))
+        forward_px, backward_px = flows or (None, None)
+        sampler.push(as_image(low.log_disparity), as_image(weight), forward_px, backward_px, as_image(distance))
         sampler.anchor(as_image(low.structure), as_image(low.structure_confidence))
+
+    def _follow_camera(self, motion: Egomotion, frame: int, flows: Sequence[Float32Array]) -> None:
+        before = self.reader.frame(frame - 1)
+        moves = (before.roles == Role.MOVER) | (before.roles == Role.SKY)
+        weight = before.valid * (~moves).to(before.valid)
+        motion.push(frame, as_image(before.log_disparity), as_image(weight), flows[0], flows[1])
 
     def _fused(self, frame: int) -> Fused:
         """The full-size input with the low band's correction, its edges and sky moved to their segments."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 __all__ = [
+    "Change",
     "Field",
     "Steps",
     "checked_steps",
@@ -19,6 +20,7 @@ __all__ = [
 ]
 
 Field = Callable[[int], Tensor]  # frame -> log disparity and weight, (1, 2, h, w)
+Change = Callable[[int, Tensor], Tensor]  # frame and where each pixel is in it -> expected change, (1, 1, h, w)
 Steps = Callable[[int], tuple[Tensor, Tensor]]  # frame -> steps to the next frame and from it back, (1, 3, h, w) each
 
 
@@ -75,13 +77,21 @@ def followed(
 
 
 def trajectory_filter(
-    field: Field, steps: Steps, frame: int, frame_count: int, *, radius: int, tolerance: float | Tensor
+    field: Field,
+    steps: Steps,
+    frame: int,
+    frame_count: int,
+    *,
+    radius: int,
+    tolerance: float | Tensor,
+    change: Change | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """u(x) <- sum_k w_k u_k(x_k) / sum_k w_k along the path of each pixel through frames within ``radius``.
+    """u(x) <- sum_k w_k v_k / sum_k w_k, v_k = u_k(x_k) - e_k, along the path of each pixel within ``radius`` frames.
 
-    x_k is chained from the flow between neighbours and followed only while forward and backward flow agree.
-    w_k = weight_k / (1 + (|u_k - u| / tolerance)^2): values of another surface, or of the same surface at another
-    distance, do not count. Returns the filtered log disparity and the sum of the weights, each (1, 1, h, w).
+    x_k is chained from the flow between neighbours and followed only while forward and backward flow agree. e_k is by
+    how much the camera's motion makes u grow on the way, 0 without ``change``. w_k = weight_k / (1 + (|v_k - u| /
+    tolerance)^2): values of another surface, or of the same surface at another distance, do not count. Returns the
+    filtered log disparity and the sum of the weights, each (1, 1, h, w).
     """
     here = field(frame)
     value, weight = here[:, :1], here[:, 1:]
@@ -89,9 +99,10 @@ def trajectory_filter(
     for direction in (1, -1):
         for other, position, alive in followed(steps, frame, frame_count, direction, radius):
             found, _ = look_up(field(other), position)
-            gap = (found[:, :1] - value) / tolerance
+            seen = found[:, :1] if change is None else found[:, :1] - change(other, position)
+            gap = (seen - value) / tolerance
             known = found[:, 1:] * alive / (1 + gap * gap)
-            total = total + known * found[:, :1]
+            total = total + known * seen
             weights = weights + known
     filtered = torch.where(weights > 1e-6, total / weights.clamp(min=1e-6), value)
     return filtered, weights

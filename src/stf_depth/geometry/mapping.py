@@ -22,7 +22,15 @@ from stf_depth.config import GeometryConfig
 from stf_depth.geometry.tracks import Tracks
 from stf_depth.types import BoolArray, Float64Array
 
-__all__ = ["SparseMap", "focal_is_observed", "locate_frames", "map_key_frames", "with_focal"]
+__all__ = [
+    "SparseMap",
+    "adjusted",
+    "focal_is_observed",
+    "locate_frames",
+    "map_key_frames",
+    "mean_error_px",
+    "with_focal",
+]
 
 Int64Array = NDArray[np.int64]
 
@@ -141,15 +149,21 @@ def _mapper_options(config: GeometryConfig, focal_known: bool) -> Any:
 
 def with_focal(map_: Any, focal_px: float) -> Any:
     """Copy of a reconstruction with poses and points adjusted to a fixed focal length."""
+    return adjusted(map_, focal_px, refine_focal=False, steps=_FOCAL_TEST_STEPS)
+
+
+def adjusted(map_: Any, focal_px: float | None, *, refine_focal: bool, steps: int) -> Any:
+    """Copy of a reconstruction after a bundle adjustment of at most ``steps``, from its own focal length when None."""
     other = copy.deepcopy(map_)
-    camera = other.cameras[_CAMERA_ID]
-    camera.params = np.array([focal_px, *camera.params[1:]])
+    if focal_px is not None:
+        camera = other.cameras[_CAMERA_ID]
+        camera.params = np.array([focal_px, *camera.params[1:]])
     options = pycolmap.BundleAdjustmentOptions()
-    options.refine_focal_length = False
+    options.refine_focal_length = refine_focal
     options.print_summary = False
     options.ceres.use_gpu = False
     options.ceres.solver_options.num_threads = 1
-    options.ceres.solver_options.max_num_iterations = _FOCAL_TEST_STEPS
+    options.ceres.solver_options.max_num_iterations = steps
     problem = pycolmap.BundleAdjustmentConfig()
     for image in other.reg_image_ids():
         problem.add_image(image)
@@ -160,13 +174,18 @@ def with_focal(map_: Any, focal_px: float) -> Any:
     return other
 
 
+def mean_error_px(map_: Any) -> float:
+    """Mean reprojection error of the key frames' points; infinite where an adjustment diverged."""
+    error = float(map_.compute_mean_reprojection_error())
+    return error if np.isfinite(error) else float("inf")
+
+
 def focal_is_observed(map_: Any, other: Any, config: GeometryConfig) -> bool:
     """Whether the tracks prefer the focal length of ``map_`` to that of ``other``.
 
     A camera that moves without turning shows the same pictures at any focal length.
     """
-    errors = [reconstruction.compute_mean_reprojection_error() for reconstruction in (map_, other)]
-    return bool(errors[1] > (1 + config.focal_evidence) * errors[0])
+    return mean_error_px(other) > (1 + config.focal_evidence) * mean_error_px(map_)
 
 
 def locate_frames(tracks: Tracks, map_: Any, config: GeometryConfig) -> SparseMap:

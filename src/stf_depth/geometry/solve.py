@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stf_depth.config import GeometryConfig
 from stf_depth.geometry.camera_solve import CameraSolve
 from stf_depth.geometry.mapping import SparseMap, focal_is_observed, locate_frames, map_key_frames, with_focal
+from stf_depth.geometry.mirror import near_side_near
 from stf_depth.geometry.motion import parallax_free_motion
 from stf_depth.geometry.points import FramePoints
 from stf_depth.geometry.poses import fill_poses, project_points
@@ -65,8 +66,11 @@ def _with_map(tracks: Tracks, map_: Any | None, config: GeometryConfig, reason: 
     if map_ is None or map_.num_points3D() < config.min_points:
         unfit = "the tracks fit no rigid scene seen by one camera"
         return TracksSolve(_without_structure(tracks, config, MotionKind.UNSOLVED, unfit))
-    if not reason and known_focal_px(config, tracks.wh[0]) is None:
-        assumed = with_focal(map_, config.first_focal * max(tracks.wh))
+    known, usual = known_focal_px(config, tracks.wh[0]), config.first_focal * max(tracks.wh)
+    is_fixed = known is not None or bool(reason)
+    map_ = near_side_near(map_, known or usual, focal_known=is_fixed)
+    if not is_fixed:
+        assumed = with_focal(map_, usual)
         if not focal_is_observed(map_, assumed, config):
             map_, reason = assumed, ASSUMED_FOCAL
     return TracksSolve(_located(tracks, map_, config, reason), map_)
@@ -156,7 +160,7 @@ def gated(solve: CameraSolve, config: GeometryConfig) -> CameraSolve:
             path.triangulation_angle_degrees < config.min_angle_degrees
         ),
         f"median reprojection error of {path.reprojection_error_px:.1f} px": path.reprojection_error_px > limit_px,
-        # Little perspective in few frames can swap near and far; the focal length that then fits best is absurd.
+        # Where the motion holds no focal length, the one that fits best can be absurd.
         f"a focal length of {path.intrinsics.fx_px:.0f} px, not a usual one": (
             known is None and not config.min_focal <= focal <= config.max_focal
         ),
