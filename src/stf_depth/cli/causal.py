@@ -38,9 +38,9 @@ def execute_causal(
     with make_reporter(quiet=quiet, log_json=log_json, console=Console(stderr=log_json)) as reporter:
         if config.semantic != "none" or config.panoptic != "none":
             reporter.message("causal", "semantic and panoptic segments are not used in this mode")
-        for source in _sources(inputs):
+        for source, name in _sources(inputs):
             try:
-                _run_one(source, config, output_dir, formats, reporter)
+                _run_one(source, name, config, output_dir, formats, reporter)
             except UsageError:
                 raise
             except StfDepthError as error:
@@ -49,22 +49,29 @@ def execute_causal(
     return EXIT_FAILED if failures else 0
 
 
-def _sources(inputs: Sequence[str | Path]) -> list[str]:
-    """Cameras and URLs as they are, videos and the videos of folders as paths."""
-    from stf_depth.video.discover import discover
+def _sources(inputs: Sequence[str | Path]) -> list[tuple[str, str]]:
+    """Cameras and URLs as they are, videos and the videos of folders as paths; each with the name of its result."""
+    from stf_depth.live import result_name
+    from stf_depth.video.discover import discover, unique_name
     from stf_depth.video.live import is_live_source
 
+    taken: set[str] = set()
     sources = []
-    for source in map(str, inputs):
-        sources += [source] if is_live_source(source) else [str(item.path) for item in discover([Path(source)])]
+    for source in dict.fromkeys(map(str, inputs)):
+        if is_live_source(source):
+            sources.append((source, unique_name(result_name(source), None, taken)))
+        else:
+            sources += [(str(item.path), item.name) for item in discover([Path(source)], taken=taken)]
     return sources
 
 
-def _run_one(source: str, config: Any, output_dir: Path, formats: tuple[str, ...], reporter: Reporter) -> None:
+def _run_one(
+    source: str, name: str, config: Any, output_dir: Path, formats: tuple[str, ...], reporter: Reporter
+) -> None:
     from stf_depth.export import export_result
     from stf_depth.live import run_live
 
-    result = run_live(source, config, output_dir, reporter=reporter)
+    result = run_live(source, config, output_dir, name=name, reporter=reporter)
     if formats:
         export_result(result, list(formats), result.folder)
     manifest = result.manifest
