@@ -271,7 +271,8 @@ def _frames(source: str, config: RunConfig, drop_frames: bool) -> Iterator[tuple
             end_seconds=video.end_seconds,
             max_frames=video.max_frames,
         ) as reader:
-            yield reader.batches(1), lambda: {"failed_frames": reader.failed_frames}
+            counters = ("failed_frames", "damaged_frames", "corrected_times")
+            yield reader.batches(1), lambda: {name: getattr(reader, name) for name in counters}
         return
     with open_live(source, drop_frames=drop_frames) as stream:
         yield _within(stream.frames(), config), lambda: {"dropped_frames": stream.dropped_frames}

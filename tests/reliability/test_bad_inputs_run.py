@@ -233,6 +233,24 @@ def test_broken_roles_are_one_line(
     assert "unusable roles" in one_error()
 
 
+def test_missing_and_damaged_masks_are_told(
+    run: Run, room_video: Path, room_depth: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for number in range(12):
+        Image.fromarray(np.ones((4, 6), np.uint8)).save(masks / f"{number}.png")
+    (masks / "4.png").unlink()
+    (masks / "7.png").write_bytes(b"")
+    options = ("--depth", room_depth, "--panoptic", f"precomputed:{masks}", "--no-visualize")
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(room_video, *options) == 0
+    assert "12 (2 without panoptic map)" in capsys.readouterr().out
+    assert run(room_video, *options, "--log-json") == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["unusable_maps"], result["failed_frames"]) == ({"panoptic": 2}, 0)
+
+
 @pytest.mark.parametrize("wh", [(6, 4), (192, 128), (64, 96)])
 def test_masks_of_another_size_are_fitted(
     wh: tuple[int, int], room_video: Path, room_depth: str, run: Run, tmp_path: Path

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from stf_depth.cli.common import EXIT_FAILED
 from stf_depth.cli.reporters import JsonReporter, make_reporter
+from stf_depth.cli.summary import flaw_words, flaws_of
 from stf_depth.errors import StfDepthError, UsageError
 from stf_depth.pipeline.progress import Reporter
 
@@ -75,8 +76,10 @@ def _run_one(
     if formats:
         export_result(result, list(formats), result.folder)
     manifest = result.manifest
+    flaws = flaws_of(manifest)
     line = {**manifest["latency_ms"], "frames": len(result), "shots": len(result.shots), "output": str(result.folder)}
     if isinstance(reporter, JsonReporter):
-        reporter.event("result", video=result.name, **line)
+        reporter.event("result", video=result.name, **line, **flaws)
     else:
-        reporter.message(result.name, ", ".join(f"{name} {value}" for name, value in line.items()))
+        told = [f"{name} {value}" for name, value in line.items()]
+        reporter.message(result.name, ", ".join([*told, *flaw_words(flaws)]))

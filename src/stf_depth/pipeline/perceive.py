@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +25,19 @@ from stf_depth.video.prefetch import prefetched
 from stf_depth.video.reader import VideoReader
 from stf_depth.video.shots import ShotDetector
 
-__all__ = ["Perceived", "perceive"]
+__all__ = ["Perceived", "perceive", "unusable_maps"]
+
+_COUNTERS = ("failed_frames", "damaged_frames", "corrected_times")
 
 
 @dataclass(frozen=True)
 class Perceived:
-    """What the first pass found out about a video."""
+    """What the first pass found out about a video. The three counters are those of its ``VideoReader``."""
 
     frame_count: int
     failed_frames: int
+    damaged_frames: int
+    corrected_times: int
     shots: list[Shot]
     pts_seconds: NDArray[np.float64]
     size_wh: tuple[int, int]
@@ -48,17 +52,44 @@ def perceive(plan: VideoPlan, item: InputItem, open_reader: Callable[[], VideoRe
     facts_path = plan.stage_folder("shots").with_suffix(".json")
     stores = {task: plan.store(task) for task in plan.keys if task in ("frames", "depth", "semantic", "panoptic")}
     facts = read_json(facts_path)
-    if facts is None or not all(store.is_complete for store in stores.values()):
+    if not _counts_all(facts) or not all(store.is_complete for store in stores.values()):
         with survived_decoding(plan.folders.working, item.path, **plan.reading), open_reader() as reader:
             facts = _first_pass(plan, item, reader, stores, reporter)
         write_json(facts_path, facts)
     return Perceived(
         frame_count=facts["frame_count"],
-        failed_frames=facts["failed_frames"],
+        **{name: facts[name] for name in _COUNTERS},
         shots=[Shot(*shot) for shot in facts["shots"]],
         pts_seconds=np.array(facts["pts_seconds"], np.float64),
         size_wh=(facts["size_wh"][0], facts["size_wh"][1]),
     )
+
+
+def _counts_all(facts: Any) -> bool:
+    """Whether the facts of an earlier run are whole: those of an older version did not have every counter."""
+    return isinstance(facts, dict) and all(name in facts for name in _COUNTERS)
+
+
+def unusable_maps(plan: VideoPlan) -> dict[str, int]:
+    """Task -> number of frames whose precomputed segments are missing or damaged, for tasks that have such frames.
+
+    The stages must be whole. Only frames without any segment are looked at again: some may be from an earlier run.
+    """
+    backends = {task: getattr(plan.backends, task) for task in ("semantic", "panoptic")}
+    counts = {task: _unusable(plan.store(task), one) for task, one in backends.items() if _is_indexed(one)}
+    return {task: count for task, count in counts.items() if count}
+
+
+def _is_indexed(backend: Any) -> TypeGuard[IndexedSegments]:
+    return isinstance(backend, IndexedSegments)
+
+
+def _unusable(store: StageStore, backend: IndexedSegments) -> int:
+    tables = [table for chunk in store.chunks() for table in store.extra(chunk)]
+    empty = [frame for frame, table in enumerate(tables) if not table]
+    for frame in empty:
+        backend.read([frame])
+    return sum(frame in backend.unusable for frame in empty)
 
 
 def _first_pass(
@@ -86,7 +117,7 @@ def _first_pass(
     _finish(plan, consumers, len(pts))
     return {
         "frame_count": len(pts),
-        "failed_frames": reader.failed_frames,
+        **{name: getattr(reader, name) for name in _COUNTERS},
         "shots": [[shot.start, shot.stop] for shot in [*shots, *detector.flush()]],
         "pts_seconds": pts,
         "size_wh": [reader.info.width_px, reader.info.height_px],
