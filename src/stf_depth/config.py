@@ -76,11 +76,15 @@ def _as_config_error(model: type[FrozenConfig], error: ValidationError) -> Confi
 
 
 class VideoConfig(FrozenConfig):
-    """Which frames are processed, and at which size."""
+    """Which frames are processed, and at which size.
+
+    allow_gaps: read an image sequence whose numbering leaves numbers out; its images then follow each other.
+    """
 
     start_seconds: float = Field(0.0, ge=0)
     end_seconds: float | None = Field(None, gt=0)
     max_frames: int | None = Field(None, ge=1)
+    allow_gaps: bool = False
     working_long_side_px: int = Field(640, ge=64, le=4096)
     output_wh: tuple[int, int] | None = None
     output_long_side_px: int | None = Field(None, ge=16)

@@ -270,6 +270,7 @@ def _frames(source: str, config: RunConfig, drop_frames: bool) -> Iterator[tuple
             start_seconds=video.start_seconds,
             end_seconds=video.end_seconds,
             max_frames=video.max_frames,
+            allow_gaps=video.allow_gaps,
         ) as reader:
             counters = ("failed_frames", "damaged_frames", "corrected_times")
             yield reader.batches(1), lambda: {name: getattr(reader, name) for name in counters}

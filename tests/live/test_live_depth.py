@@ -18,7 +18,7 @@ import pytest
 from stf_depth.cache.store import StageStore
 from stf_depth.cli.main import main
 from stf_depth.config import RunConfig, preset
-from stf_depth.errors import ConfigError, InputNotFoundError, UnreadableVideoError, UsageError
+from stf_depth.errors import ConfigError, InputNotFoundError, SequenceError, UnreadableVideoError, UsageError
 from stf_depth.live import LiveDepth, result_name, run_live
 from stf_depth.synthetic import SyntheticClip
 from stf_depth.video.live import is_live_source, open_live
@@ -88,6 +88,17 @@ def test_a_stream_over_http_equals_the_file(config: RunConfig, address: str, roo
     assert stored.manifest["latency_ms"]["p95"] >= stored.manifest["latency_ms"]["p50"] > 0
     assert streamed.manifest["input"]["dropped_frames"] == 0
     assert not threads()
+
+
+def test_a_sequence_with_gaps(config: RunConfig, room_sequence: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "gappy"
+    folder.mkdir()
+    for image in sorted((room_sequence / "color").iterdir())[::2]:
+        (folder / image.name).symlink_to(image)
+    with pytest.raises(SequenceError, match=r"video\.allow_gaps=true"):
+        run_live(str(folder), config, tmp_path / "o")
+    result = run_live(str(folder), config.with_values({"video.allow_gaps": True}), tmp_path / "o")
+    np.testing.assert_allclose(result.pts_seconds, np.arange(6) / 30)
 
 
 def test_http_frames_are_those_of_the_file(address: str, room_video: Path) -> None:

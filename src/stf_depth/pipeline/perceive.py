@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stf_depth.cache.files import read_json, write_json
 from stf_depth.cache.store import StageStore
-from stf_depth.errors import UnreadableVideoError
+from stf_depth.errors import ShapeError, UnreadableVideoError
 from stf_depth.perception.base import IndexedDepth, IndexedSegments
 from stf_depth.pipeline.background import WAITING_CHUNKS, Background
 from stf_depth.pipeline.consumers import Consumer, batches_of_chunks, consumers_of
@@ -102,6 +102,8 @@ def _first_pass(
     pts: list[float] = []
     reporter.stage(item.name, "inference" if len(missing) > 1 else "decoding", reader.info.frame_count_from_header)
     tell = partial(reporter.message, item.name)
+    if reader.gaps:
+        tell(f"images are missing in the sequence ({reader.gaps}); the others follow each other")
     with Background(WAITING_CHUNKS) as background:
         consumers = consumers_of(plan, reader, missing, background, tell)
         for batch in prefetched(batches_of_chunks(reader), 2):
@@ -114,7 +116,7 @@ def _first_pass(
             consumer.flush()
     if not pts:
         raise UnreadableVideoError("no frame could be decoded", where=item.path, hint="Check the file and the range")
-    _finish(plan, consumers, len(pts))
+    _finish(plan, consumers, len(pts), reader)
     return {
         "frame_count": len(pts),
         **{name: getattr(reader, name) for name in _COUNTERS},
@@ -124,9 +126,17 @@ def _first_pass(
     }
 
 
-def _finish(plan: VideoPlan, consumers: list[Consumer], frame_count: int) -> None:
+def _finish(plan: VideoPlan, consumers: list[Consumer], frame_count: int, reader: VideoReader) -> None:
+    video = plan.config.video
+    is_whole = video.start_seconds == 0 and video.end_seconds is None and video.max_frames is None
     for backend in (plan.backends.depth, plan.backends.semantic, plan.backends.panoptic):
-        if isinstance(backend, IndexedDepth | IndexedSegments) and plan.config.video == type(plan.config.video)():
+        if isinstance(backend, IndexedDepth | IndexedSegments) and is_whole:
             backend.check_length(frame_count)
+        if isinstance(backend, IndexedSegments) and is_whole and reader.gaps and len(backend) != frame_count:
+            what, hint = (
+                "segments do not match a sequence with gaps",
+                "Add ?numbered=false for maps in the order of images",
+            )
+            raise ShapeError(what, where=backend.info.name, expected=f"{frame_count} maps", got=len(backend), hint=hint)
     for consumer in consumers:
         consumer.store.finish(frame_count, consumer.attributes)
