@@ -81,6 +81,12 @@ def test_one_bad_input_does_not_stop_the_others(
         (["evaluate"], 2, "nothing to score"),
         (["evaluate", "{video}"], 2, "no ground truth"),
         (["cache", "destroy"], 2, "list or clear"),
+        (["models", "depht"], 2, "depth, semantic, panoptic, flow"),
+        (["run", "{video}", "--mode", "causal", "--executor", "ray"], 2, "--executor"),
+        (["run", "{video}", "--mode", "causal", "--ray-address", "auto"], 2, "--ray-address"),
+        (["run", "{video}", "--mode", "causal", "--resume"], 2, "--resume"),
+        (["run", "{video}", "--mode", "causal", "--visualize"], 2, "--visualize"),
+        (["run", "{video}", "--mode", "causal", "--inference-pickle"], 2, "--mode offline"),
         (["export", "{empty}", "--format", "npz"], 1, "no depth result"),
     ],
 )

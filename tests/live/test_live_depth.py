@@ -17,6 +17,7 @@ import pytest
 
 from stf_depth.cache.store import StageStore
 from stf_depth.cli.main import main
+from stf_depth.cli.original import main as original_main
 from stf_depth.config import RunConfig, preset
 from stf_depth.errors import ConfigError, InputNotFoundError, SequenceError, UnreadableVideoError, UsageError
 from stf_depth.live import LiveDepth, result_name, run_live
@@ -158,7 +159,8 @@ def test_the_command_line_runs_causally(maps: Path, room_video: Path, tmp_path: 
     arguments = ["run", str(room_video), "--mode", "causal", "--depth", f"precomputed:{maps}", "--device", "cpu"]
     code = main([*arguments, "--output-dir", str(tmp_path), "--max-frames", "6", "--export", "npz"])
     assert code == 0
-    assert "latency p50" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "latency p50" in told and "--working-dir" not in told
     with np.load(tmp_path / room_video.stem / "depth.npz", allow_pickle=False) as content:
         assert content["depth"].shape == (6, 64, 96)
     assert main([*arguments[:2], "--mode", "sideways", "--output-dir", str(tmp_path)]) == 2
@@ -276,3 +278,13 @@ def test_streams_of_the_same_name_get_results_of_their_own(tmp_path: Path, room_
         ("rtsp://host/live?channel=2", "rtsp___host_live_2"),
         (str(named_like_a_camera), "camera_0_mp4"),
     ]
+
+
+def test_what_the_original_interface_always_says_does_no_harm(
+    maps: Path, room_video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--input_dir", str(room_video), "--output_dir", str(tmp_path / "o"), "--working_dir", str(tmp_path / "w")]
+    options = ["--mode", "causal", "--depth", f"precomputed:{maps}", "--max-frames", "1", "--visualize", "--no-resume"]
+    assert original_main([*places, *options]) == 0
+    assert "--working-dir is not used" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()

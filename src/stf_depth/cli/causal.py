@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,29 @@ from rich.console import Console
 from stf_depth.cli.common import EXIT_FAILED
 from stf_depth.cli.reporters import JsonReporter, make_reporter
 from stf_depth.cli.summary import flaw_words, flaws_of
-from stf_depth.errors import StfDepthError, UsageError
+from stf_depth.errors import ConfigError, StfDepthError, UsageError
 from stf_depth.pipeline.progress import Reporter
 
-__all__ = ["execute_causal"]
+__all__ = ["execute_causal", "unused_options"]
+
+
+def unused_options(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Options among those given that do no harm, as this mode does without them; raises ConfigError for the others.
+
+    given: parameters of ``run`` that stand on the command line.
+    """
+    asks = {
+        "--executor": given.get("executor", "local") != "local",
+        "--ray-address": given.get("ray_address") is not None,
+        "--resume": bool(given.get("resume")),
+        "--visualize": bool(given.get("visualize")),
+        "--inference-pickle": bool(given.get("inference_pickle")),
+    }
+    refused = [option for option, is_asked in asks.items() if is_asked]
+    if refused:
+        what = f"--mode causal cannot do what {', '.join(refused)} asks for"
+        raise ConfigError(what, hint="Leave it out, or use --mode offline")
+    return ("--working-dir",) if "working_dir" in given else ()
 
 
 def execute_causal(
@@ -25,6 +44,7 @@ def execute_causal(
     overrides: dict[str, Any],
     options: dict[str, Any],
     delivery: dict[str, Any],
+    unused: Sequence[str] = (),
     *,
     quiet: bool,
     log_json: bool,
@@ -39,6 +59,8 @@ def execute_causal(
     with make_reporter(quiet=quiet, log_json=log_json, console=Console(stderr=log_json)) as reporter:
         if config.semantic != "none" or config.panoptic != "none":
             reporter.message("causal", "semantic and panoptic segments are not used in this mode")
+        for option in unused:
+            reporter.message("causal", f"{option} is not used in this mode: nothing is cached")
         for source, name in _sources(inputs):
             try:
                 _run_one(source, name, config, output_dir, formats, reporter)

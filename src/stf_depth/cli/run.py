@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from stf_depth.cache.remote import is_remote, mirror_of
-from stf_depth.cli.causal import execute_causal
+from stf_depth.cli.causal import execute_causal, unused_options
 from stf_depth.cli.common import EXIT_FAILED
 from stf_depth.cli.reporters import JsonReporter, make_reporter
 from stf_depth.cli.summary import announce, print_summary, summary_values
@@ -23,6 +23,7 @@ __all__ = ["assignments", "execute", "parse_size", "run"]
 
 
 def run(
+    ctx: typer.Context,
     inputs: Annotated[
         list[str],
         typer.Argument(
@@ -65,6 +66,9 @@ def run(
     log_json: Annotated[bool, typer.Option("--log-json", help="One JSON object a line on stdout.")] = False,
 ) -> int:
     """Turn videos into fused depth."""
+    unused: tuple[str, ...] = ()
+    if mode == "causal":
+        unused = unused_options({name: value for name, value in ctx.params.items() if _is_given(ctx, name)})
     specs = {"depth": depth, "semantic": semantic, "panoptic": panoptic, "flow": flow}
     chosen = {**specs, "device": device, "precision": precision, "commercial": commercial or None}
     dotted = {
@@ -84,9 +88,14 @@ def run(
         delivery={"exports": export, "visualize": visualize, "resume": resume, "inference_pickle": inference_pickle},
         executor=executor,
         ray_address=ray_address,
+        unused=unused,
         quiet=quiet,
         log_json=log_json,
     )
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    return getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
 
 
 def _write_index(results: Sequence[JobResult], output_dir: str | Path) -> None:
@@ -146,15 +155,20 @@ def execute(
     mode: str = "offline",
     executor: str = "local",
     ray_address: str | None = None,
+    unused: Sequence[str] = (),
     quiet: bool = False,
     log_json: bool = False,
 ) -> int:
-    """Process inputs and print the table; returns the exit code."""
+    """Process inputs and print the table; returns the exit code.
+
+    unused: options that the mode has no use for, which is said.
+    """
     if mode == "causal":
         if is_remote(output_dir):
             raise ConfigError("--mode causal writes to a folder of this machine", where="--output-dir", got=output_dir)
-        output_dir = Path(output_dir)
-        return execute_causal(inputs, output_dir, preset, overrides, options, delivery, quiet=quiet, log_json=log_json)
+        return execute_causal(
+            inputs, Path(output_dir), preset, overrides, options, delivery, unused, quiet=quiet, log_json=log_json
+        )
     if mode != "offline":
         raise ConfigError("unknown --mode", expected="offline or causal", got=mode)
     from stf_depth.api import configure, jobs_for, process_many
