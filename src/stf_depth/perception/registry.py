@@ -170,11 +170,16 @@ def _request(task: Task, spec: BackendSpec) -> BackendRequest:
     known = [entry for entry in TABLE[task].values() if entry.weights == spec.target]
     if spec.kind == "hf" and known:
         return replace(_registered(known[0], spec), name=str(spec))
-    licence = UNKNOWN
-    if "licence" in options:
-        licence = Licence(options.pop("licence"), options.pop("commercial", "no") == "yes", "stated by the user")
+    licence = _stated_licence(options)
     location = str(spec.path) if spec.kind == "onnx" or spec.path.is_dir() else spec.target
     return BackendRequest(str(spec), task, location, licence, options)
+
+
+def _stated_licence(options: dict[str, str]) -> Licence:
+    """What the user says of weights of their own, taken out of the options."""
+    if "licence" not in options:
+        return UNKNOWN
+    return Licence(options.pop("licence"), options.pop("commercial", "no") == "yes", "stated by the user")
 
 
 def _registered(entry: Entry, spec: BackendSpec) -> BackendRequest:
@@ -185,7 +190,7 @@ def _registered(entry: Entry, spec: BackendSpec) -> BackendRequest:
         name=str(spec),
         task=entry.task,
         location=own or entry.weights,
-        licence=UNKNOWN if own else entry.licence,
+        licence=_stated_licence(options) if own else entry.licence,
         options=options,
         size_mb=None if own else entry.size_mb,
         representation=entry.representation,
@@ -200,11 +205,12 @@ def _check_licence(request: BackendRequest) -> None:
     if licence.commercial:
         return
     word = "unknown" if licence.commercial is None else "no"
+    mark = "&" if "?" in request.name else "?"
     raise LicenceError(
         f"the weights of {request.name} may not be used under --commercial",
         expected="a licence that allows commercial use",
         got=f"{licence.name}, commercial use: {word}",
-        hint="See: stf-depth models. For weights of your own add ?licence=NAME&commercial=yes",
+        hint=f"See: stf-depth models. For weights of your own add {mark}licence=NAME&commercial=yes",
     )
 
 
