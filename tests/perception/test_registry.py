@@ -129,6 +129,13 @@ def test_none_is_no_backend() -> None:
     assert describe("panoptic", "none") is None
 
 
+@pytest.mark.parametrize("task", ["depth", "flow"])
+def test_depth_and_flow_cannot_be_left_out(task: Any) -> None:
+    for make in (create, describe):
+        with pytest.raises(SpecError, match=f"nothing can be done without {task}"):
+            make(task, "none")
+
+
 def test_motion_is_described_but_not_inferred() -> None:
     backend = create("depth", "motion", commercial=True)
     assert isinstance(backend, DepthFromGeometry) and not hasattr(backend, "infer")

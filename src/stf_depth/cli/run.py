@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,7 +61,12 @@ def run(
     executor: Annotated[str, typer.Option(help="local or ray.")] = "local",
     ray_address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.")] = None,
     option: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any option, e.g. fusion.mode=flow.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any option, e.g. fusion.mode=flow, alignment.spans=1,2,4; null for none.",
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
     log_json: Annotated[bool, typer.Option("--log-json", help="One JSON object a line on stdout.")] = False,
@@ -111,15 +117,30 @@ def _write_index(results: Sequence[JobResult], output_dir: str | Path) -> None:
         mirror.push_file("index.html")
 
 
-def assignments(pairs: Sequence[str] | None) -> dict[str, str]:
-    """``KEY=VALUE`` pairs as a dictionary; raises ConfigError for anything else."""
-    values = {}
+def assignments(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """``KEY=VALUE`` pairs as a dictionary; raises ConfigError for anything else.
+
+    Lists may be written as in JSON, ``null`` is None, and everything else stays text, for its option to understand.
+
+    >>> assignments(["fusion.pose_offsets=[[1, 2], [3]]", "video.output_wh=null", "depth=1e3"])
+    {'fusion.pose_offsets': [[1, 2], [3]], 'video.output_wh': None, 'depth': '1e3'}
+    """
+    values: dict[str, Any] = {}
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError("--set needs KEY=VALUE", got=pair)
-        values[key.strip()] = value.strip()
+        values[key.strip()] = _parsed(value.strip())
     return values
+
+
+def _parsed(text: str) -> Any:
+    if text != "null" and not text.startswith("["):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _size_option(size: str | None) -> dict[str, Any]:
