@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from stf_depth.errors import ConfigError
 
@@ -75,14 +75,30 @@ def _as_config_error(model: type[FrozenConfig], error: ValidationError) -> Confi
     return ConfigError(f"bad value for option '{key}'", expected=first["msg"], got=repr(first.get("input")))
 
 
+def _split(text: Any) -> Any:
+    """The parts of a list as the command line gives it, ``1,2,4``."""
+    return tuple(text.split(",")) if isinstance(text, str) else text
+
+
+Count = Annotated[int, Field(ge=1)]
+Counts = Annotated[tuple[Count, ...], BeforeValidator(_split)]
+SomeCounts = Annotated[Counts, Field(min_length=1)]
+Shares = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1), BeforeValidator(_split)]
+SizeWh = Annotated[tuple[Count, Count], BeforeValidator(_split)]
+
+
 class VideoConfig(FrozenConfig):
-    """Which frames are processed, and at which size."""
+    """Which frames are processed, and at which size.
+
+    allow_gaps: read an image sequence whose numbering leaves numbers out; its images then follow each other.
+    """
 
     start_seconds: float = Field(0.0, ge=0)
     end_seconds: float | None = Field(None, gt=0)
     max_frames: int | None = Field(None, ge=1)
+    allow_gaps: bool = False
     working_long_side_px: int = Field(640, ge=64, le=4096)
-    output_wh: tuple[int, int] | None = None
+    output_wh: SizeWh | None = None
     output_long_side_px: int | None = Field(None, ge=16)
     cut_threshold: float = Field(3.0, gt=0)
     min_shot_frames: int = Field(8, ge=1)
@@ -125,9 +141,9 @@ class GeometryConfig(FrozenConfig):
     structure_long_side_px: int = Field(320, ge=32)
     coarse_scale: float = Field(0.5, gt=0, le=1)
     coarse_min_px: int = Field(48, ge=16)
-    coarse_offsets: tuple[int, ...] = (6,)
+    coarse_offsets: SomeCounts = (6,)
     coarse_point_weight: float = Field(0.3, ge=0)
-    source_baselines: tuple[float, ...] = (0.04, 0.12)
+    source_baselines: Shares = (0.04, 0.12)
     source_reach_frames: int = Field(48, ge=1)
     min_baseline: float = Field(0.008, gt=0)
     max_source_rotation_degrees: float = Field(20.0, gt=0)
@@ -153,8 +169,8 @@ class GeometryConfig(FrozenConfig):
     texture_px: float = Field(1.5, gt=0)
     min_disparity: float = Field(0.01, gt=0)
     fallback_confidence: float = Field(0.02, ge=0, le=1)
-    fusion_offsets: tuple[int, ...] = (3, 6, 10, 16, 24)
-    fusion_widths: tuple[float, ...] = (0.3, 0.1, 0.05)
+    fusion_offsets: SomeCounts = (3, 6, 10, 16, 24)
+    fusion_widths: Shares = (0.3, 0.1, 0.05)
     fusion_sure: float = Field(0.3, gt=0)
     fusion_miss_px: float = Field(1.5, gt=0)
     fusion_floor: float = Field(0.06, gt=0)
@@ -172,7 +188,7 @@ class AlignmentConfig(FrozenConfig):
     enabled: bool = True
     affine: bool = True
     grid: bool = True
-    spans: tuple[int, ...] = (1, 2, 4, 8, 16)
+    spans: SomeCounts = (1, 2, 4, 8, 16)
     sample_columns: int = Field(16, ge=4, le=64)
     tolerance_px: float = Field(1.0, gt=0)
     grid_columns: int = Field(7, ge=2, le=16)
@@ -201,7 +217,7 @@ class FusionConfig(FrozenConfig):
     trajectory_radius: int = Field(5, ge=0, le=16)
     trajectory_tolerance: float = Field(0.08, gt=0)
     structure: bool = True
-    structure_cells: tuple[int, ...] = (2, 5, 10, 20, 40)
+    structure_cells: Counts = (2, 5, 10, 20, 40)
     structure_spread: float = Field(0.1, gt=0)
     structure_contradiction: float = Field(0.6, gt=0)
     structure_damping: float = Field(0.02, gt=0)
@@ -228,7 +244,7 @@ class FusionConfig(FrozenConfig):
     abstain: bool = True
     abstain_noise: float = Field(0.016, gt=0)
     pose_filter: bool = True
-    pose_offsets: tuple[tuple[int, ...], ...] = ((1, 2), (3, 6, 12))
+    pose_offsets: tuple[SomeCounts, ...] = ((1, 2), (3, 6, 12))
     pose_tolerance: float = Field(0.08, gt=0)
     tolerance_jitter: float = Field(2.0, ge=0)
     max_tolerance: float = Field(0.16, gt=0)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stf_depth.cache.files import write_json
 from stf_depth.cache.keys import digest_json
@@ -36,11 +40,12 @@ from stf_depth.types import (
     Shot,
     Uint8Array,
 )
+from stf_depth.video.discover import safe_name
 from stf_depth.video.live import is_live_source, open_live
 from stf_depth.video.reader import open_video
 from stf_depth.video.resize import resize_area
 
-__all__ = ["Latency", "LiveDepth", "LiveFrame", "run_live"]
+__all__ = ["Latency", "LiveDepth", "LiveFrame", "result_name", "run_live"]
 
 _CHUNK_BYTES = 16 << 20
 _ARRAYS = ("depth", "valid", "confidence")
@@ -175,25 +180,33 @@ class LiveDepth:
 
 
 def run_live(
-    source: str, config: RunConfig, output_dir: Path, *, reporter: Reporter | None = None, drop_frames: bool = True
+    source: str,
+    config: RunConfig,
+    output_dir: Path,
+    *,
+    name: str | None = None,
+    reporter: Reporter | None = None,
+    drop_frames: bool = True,
 ) -> DepthResult:
     """Depth of a camera, a stream or a video as it comes, written to a result folder while it runs.
 
     source: the number of a camera, a URL, or a path. The result ends with the source, after ``video.max_frames`` or
-    ``video.end_seconds``, or with Ctrl-C. drop_frames: see ``open_live``.
+    ``video.end_seconds``, or with Ctrl-C. name: of the result's folder; that of the source when None. drop_frames: see
+    ``open_live``.
 
     Raises InputError, ModelError, ConfigError or OutputError.
     """
     reporter = reporter or SilentReporter()
     live = LiveDepth(config)
-    name = _name(source)
+    name = result_name(source) if name is None else safe_name(name)
     folder = output_dir / name
     with folder_lock(folder):
         writer = _ResultWriter(folder, source, config, live)
         reporter.stage(name, "causal", config.video.max_frames)
         with _frames(source, config, drop_frames) as (frames, facts), _ending_with_interrupt():
             for batch in frames:
-                writer.write(live.push(batch.rgb, batch.pts_seconds))
+                with _finishing_first():
+                    writer.write(live.push(batch.rgb, batch.pts_seconds))
                 reporter.advance(len(batch))
         writer.write(live.flush())
         writer.finish(facts())
@@ -213,11 +226,38 @@ def _ending_with_interrupt() -> Iterator[None]:
         return
 
 
-def _name(source: str) -> str:
+@contextmanager
+def _finishing_first() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block, so that no frame is left half done; pressed again, it does not wait."""
+    usual = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(usual):
+        yield
+        return
+    pressed: list[tuple[int, FrameType | None]] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        pressed.append((number, frame))
+        signal.signal(signal.SIGINT, usual)
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if pressed:
+        usual(*pressed[0])
+
+
+def result_name(source: str) -> str:
+    """Name of the folder for the result of a source, which cannot lead out of its parent.
+
+    >>> result_name("rtsp://camera.local/hall?key=1"), result_name("0"), result_name("videos/...mp4")
+    ('rtsp___camera_local_hall', 'camera_0', 'video')
+    """
     if not is_live_source(source):
-        return Path(source).stem or "video"
+        return safe_name(Path(source).stem)
     kept = "".join(letter if letter.isalnum() else "_" for letter in source.split("?")[0])
-    return f"camera_{kept}" if source.isdecimal() else kept
+    return safe_name(f"camera_{kept}" if source.isdecimal() else kept)
 
 
 @contextmanager
@@ -230,8 +270,10 @@ def _frames(source: str, config: RunConfig, drop_frames: bool) -> Iterator[tuple
             start_seconds=video.start_seconds,
             end_seconds=video.end_seconds,
             max_frames=video.max_frames,
+            allow_gaps=video.allow_gaps,
         ) as reader:
-            yield reader.batches(1), lambda: {"failed_frames": reader.failed_frames}
+            counters = ("failed_frames", "damaged_frames", "corrected_times")
+            yield reader.batches(1), lambda: {name: getattr(reader, name) for name in counters}
         return
     with open_live(source, drop_frames=drop_frames) as stream:
         yield _within(stream.frames(), config), lambda: {"dropped_frames": stream.dropped_frames}
@@ -259,21 +301,32 @@ class _ResultWriter:
         (folder / MANIFEST).unlink(missing_ok=True)
         self._key = digest_json([source, config.model_dump(mode="json"), time.time_ns()])
         self._store: StageStore | None = None
-        self._waiting: list[LiveFrame] = []
+        # How many frames are stored, and those that wait: one value, so that no interrupt comes between the two.
+        self._state: tuple[int, list[LiveFrame]] = (0, [])
         self._starts: list[int] = []
-        self._count = 0
 
     def write(self, frames: list[LiveFrame]) -> None:
         """Take frames in order. Raises ShapeError when their size changes, OutputError when the disk is full."""
         for frame in frames:
             if self._store is None:
                 self._store = self._open(frame.depth.shape)
-            if self._waiting and frame.depth.shape != self._waiting[0].depth.shape:
+            stored, waiting = self._state
+            if waiting and frame.depth.shape != waiting[0].depth.shape:
                 raise ShapeError("the stream changed its size", where=self._source, got=frame.depth.shape)
-            self._waiting.append(frame)
-            self._starts += [frame.index] if frame.starts_shot else []
-            if len(self._waiting) == self._store.chunk_frames:
-                self._write_chunk(self._store)
+            position = stored + len(waiting)
+            if position not in self._starts[-1:] and (frame.starts_shot or position == 0):
+                self._starts.append(position)
+            waiting.append(frame)
+            self._write_chunks(self._store, least=self._store.chunk_frames)
+
+    def _write_chunks(self, store: StageStore, *, least: int) -> None:
+        """Store what waits as long as there are at least so many frames."""
+        stored, waiting = self._state
+        while len(waiting) >= least:
+            chunk = waiting[: store.chunk_frames]
+            # A chunk that an interrupt kept from being counted is written once more, in its place.
+            store.write(stored // store.chunk_frames, _arrays(chunk))
+            stored, waiting = self._state = stored + len(chunk), waiting[len(chunk) :]
 
     def _open(self, shape: tuple[int, ...]) -> StageStore:
         height, width = shape
@@ -282,35 +335,28 @@ class _ResultWriter:
             self._folder / PROGRESS, self._key, chunk_frames=chunk_frames, data=self._folder / DEPTH_STORE
         )
 
-    def _write_chunk(self, store: StageStore) -> None:
-        arrays = {name: np.stack([getattr(one, name) for one in self._waiting]) for name in _ARRAYS}
-        arrays["pts_seconds"] = np.array([one.pts_seconds for one in self._waiting], np.float64)
-        store.write(self._count // store.chunk_frames, arrays)
-        self._count += len(self._waiting)
-        self._waiting = []
-
     def finish(self, facts: dict[str, int]) -> None:
         """Write what is left and the manifest. Raises UnreadableVideoError where no frame came."""
         if self._store is None:
             raise UnreadableVideoError("no frame came", where=self._source)
-        if self._waiting:
-            self._write_chunk(self._store)
+        self._write_chunks(self._store, least=1)
         names = {"representation": self._live.representation.value, "ambiguity": self._live.ambiguity.value}
-        self._store.finish(self._count, names)
+        self._store.finish(self._state[0], names)
         _, height, width = self._store.frames("depth").shape
         write_json(self._folder / MANIFEST, self._manifest(width, height, facts))
 
     def _manifest(self, width: int, height: int, facts: dict[str, int]) -> dict[str, Any]:
         latency = self._live.latency
         path = self._source if is_live_source(self._source) else str(Path(self._source).resolve())
-        shots = [Shot(*pair) for pair in zip(self._starts, [*self._starts[1:], self._count], strict=True)]
+        count, _ = self._state
+        shots = [Shot(*pair) for pair in zip(self._starts, [*self._starts[1:], count], strict=True)]
         ambiguity = self._live.ambiguity.value
         return {
             "software": software(),
             "packages": package_versions(),
             "mode": "causal",
             "key": self._key,
-            "input": {"path": path, "name": self._folder.name, "frames": self._count, "failed_frames": 0, **facts},
+            "input": {"path": path, "name": self._folder.name, "frames": count, "failed_frames": 0, **facts},
             "config": self._config.model_dump(mode="json"),
             "models": {task: describe_model(info) for task, info in self._live.infos.items()},
             "stages": {},
@@ -329,3 +375,8 @@ class _ResultWriter:
             "peak_memory_mb": peak_memory_mb(),
             "exports": {},
         }
+
+
+def _arrays(frames: list[LiveFrame]) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {name: np.stack([getattr(one, name) for one in frames]) for name in _ARRAYS}
+    return {**arrays, "pts_seconds": np.array([one.pts_seconds for one in frames], np.float64)}

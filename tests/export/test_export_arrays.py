@@ -126,6 +126,20 @@ def test_png16_in_millimetres_needs_metric_depth(make_result: Callable[..., Path
         export_result(DepthResult(make_result(ambiguity="affine")), "png16", tmp_path, millimetres=True)
 
 
+def test_png16_in_millimetres_says_unknown_where_its_codes_end(
+    make_result: Callable[..., Path], tmp_path: Path
+) -> None:
+    result = DepthResult(make_result(representation="disparity"))
+    group = zarr.open_group(result.folder / "depth.zarr", mode="r+")
+    z_m = np.array([60, 65.534, 65.5344, 65.536, 100, 300, np.inf])
+    group["depth"][0, 0, : len(z_m)] = (1 / z_m).astype(np.float32)
+    path = export_result(result, "png16", tmp_path, millimetres=True)["png16"][0]
+    code = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert code[0, : len(z_m)].tolist() == [60000, 65534, 65534, 0, 0, 0, 0]
+    mapping = Mapping16(0.0, 0.001)
+    assert decode(code, mapping)[1][0, : len(z_m)].tolist() == [True, True, True, False, False, False, False]
+
+
 @pytest.mark.parametrize(("name", "tolerance"), [("png16", 1e-4), ("exr", 0), ("npz", 0), ("npy", 0)])
 def test_exports_come_back_as_precomputed_depth(
     make_result: Callable[..., Path], tmp_path: Path, name: str, tolerance: float

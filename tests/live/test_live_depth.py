@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -13,10 +15,12 @@ import cv2
 import numpy as np
 import pytest
 
+from stf_depth.cache.store import StageStore
 from stf_depth.cli.main import main
+from stf_depth.cli.original import main as original_main
 from stf_depth.config import RunConfig, preset
-from stf_depth.errors import ConfigError, InputNotFoundError, UsageError
-from stf_depth.live import LiveDepth, run_live
+from stf_depth.errors import ConfigError, InputNotFoundError, SequenceError, UnreadableVideoError, UsageError
+from stf_depth.live import LiveDepth, result_name, run_live
 from stf_depth.synthetic import SyntheticClip
 from stf_depth.video.live import is_live_source, open_live
 from stf_depth.video.reader import open_video
@@ -87,6 +91,17 @@ def test_a_stream_over_http_equals_the_file(config: RunConfig, address: str, roo
     assert not threads()
 
 
+def test_a_sequence_with_gaps(config: RunConfig, room_sequence: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "gappy"
+    folder.mkdir()
+    for image in sorted((room_sequence / "color").iterdir())[::2]:
+        (folder / image.name).symlink_to(image)
+    with pytest.raises(SequenceError, match=r"video\.allow_gaps=true"):
+        run_live(str(folder), config, tmp_path / "o")
+    result = run_live(str(folder), config.with_values({"video.allow_gaps": True}), tmp_path / "o")
+    np.testing.assert_allclose(result.pts_seconds, np.arange(6) / 30)
+
+
 def test_http_frames_are_those_of_the_file(address: str, room_video: Path) -> None:
     with open_live(address, drop_frames=False) as stream, open_video(room_video) as video:
         live = [batch.rgb[0] for batch in stream.frames()]
@@ -144,7 +159,132 @@ def test_the_command_line_runs_causally(maps: Path, room_video: Path, tmp_path: 
     arguments = ["run", str(room_video), "--mode", "causal", "--depth", f"precomputed:{maps}", "--device", "cpu"]
     code = main([*arguments, "--output-dir", str(tmp_path), "--max-frames", "6", "--export", "npz"])
     assert code == 0
-    assert "latency p50" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "latency p50" in told and "--working-dir" not in told
     with np.load(tmp_path / room_video.stem / "depth.npz", allow_pickle=False) as content:
         assert content["depth"].shape == (6, 64, 96)
     assert main([*arguments[:2], "--mode", "sideways", "--output-dir", str(tmp_path)]) == 2
+
+
+def interrupted_once(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """Ctrl-C at the first chunk that is written: the signal itself, or its exception before or after the writing."""
+    real, calls = StageStore.write, []
+
+    def write(self: StageStore, *arguments: object) -> None:
+        calls.append(arguments)
+        if moment == "before" and len(calls) == 1:
+            raise KeyboardInterrupt
+        real(self, *arguments)  # type: ignore[arg-type]
+        if moment == "after" and len(calls) == 1:
+            raise KeyboardInterrupt
+        if moment == "signal" and len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(StageStore, "write", write)
+
+
+@pytest.mark.parametrize("moment", ["before", "after", "signal"])
+def test_an_interrupt_while_a_chunk_is_written_loses_and_doubles_no_frame(
+    moment: str, config: RunConfig, room_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stf_depth.live._CHUNK_BYTES", 4 * 64 * 96 * 4)
+    ahead = config.with_values({"causal.lookahead_frames": 2})
+    whole = run_live(str(room_video), ahead.with_values({"video.max_frames": 6}), tmp_path / "whole")
+    interrupted_once(monkeypatch, moment)
+    ended = run_live(str(room_video), ahead, tmp_path / "ended")
+    assert len(ended) == 6
+    np.testing.assert_array_equal(ended.pts_seconds, whole.pts_seconds)
+    np.testing.assert_array_equal(ended.depth[:], whole.depth[:])
+    assert [(shot.start, shot.stop) for shot in ended.shots] == [(0, 6)]
+
+
+def test_an_interrupt_does_not_cut_a_frame_in_two(
+    config: RunConfig, room_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = LiveDepth.push, []
+
+    def push(self: LiveDepth, *arguments: object) -> object:
+        ready = real(self, *arguments)  # type: ignore[arg-type]
+        calls.append(ready)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)  # where the exception would come, with the frame in nobody's hands
+        return ready
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(LiveDepth, "push", push)
+    assert len(run_live(str(room_video), config, tmp_path)) == 3
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_interrupt_does_not_wait(
+    config: RunConfig, room_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = []
+
+    def push(self: LiveDepth, *arguments: object) -> object:
+        for press in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            reached.append(press)
+        return []
+
+    monkeypatch.setattr(LiveDepth, "push", push)
+    with pytest.raises(UnreadableVideoError, match="no frame came"):
+        run_live(str(room_video), config, tmp_path)
+    assert reached == [0]
+
+
+@pytest.mark.parametrize("source", ["...mp4", "in/...mp4", "a\\b.mp4", "..", "/"])
+def test_no_name_leads_out_of_the_output_folder(source: str, tmp_path: Path) -> None:
+    name = result_name(source)
+    assert (tmp_path / name).resolve().parent == tmp_path.resolve()
+    assert (tmp_path / name).resolve() != tmp_path.resolve()
+
+
+def test_a_given_name_stays_in_the_output_folder(config: RunConfig, room_video: Path, tmp_path: Path) -> None:
+    short = config.with_values({"video.max_frames": 1})
+    assert run_live(str(room_video), short, tmp_path / "o", name="../up").folder == tmp_path / "o" / "_up"
+
+
+def test_sources_of_the_same_name_get_results_of_their_own(
+    maps: Path, room_video: Path, room_sequence: Path, tmp_path: Path
+) -> None:
+    sources = []
+    for place in ("x", "y"):
+        (tmp_path / place / f"{place}_room").mkdir(parents=True)
+        sources.append(tmp_path / place / "clip.mp4")
+        sources[-1].write_bytes(room_video.read_bytes())
+        (tmp_path / place / f"{place}_room" / "color").symlink_to(room_sequence / "color")
+        sources.append(tmp_path / place / f"{place}_room")
+    sources.append(tmp_path / "...mp4")
+    sources[-1].write_bytes(room_video.read_bytes())
+    arguments = ["--mode", "causal", "--depth", f"precomputed:{maps}", "--device", "cpu", "--max-frames", "1"]
+    assert main(["run", *map(str, sources), *arguments, "--output-dir", str(tmp_path / "o")]) == 0
+    made = sorted(path.parent.name for path in tmp_path.rglob("manifest.json"))
+    assert made == ["clip", "clip_mp4", "video", "x_room", "y_room"]
+    assert {path.parent.parent for path in tmp_path.rglob("manifest.json")} == {tmp_path / "o"}
+
+
+def test_streams_of_the_same_name_get_results_of_their_own(tmp_path: Path, room_video: Path) -> None:
+    from stf_depth.cli.causal import _sources
+
+    named_like_a_camera = tmp_path / "camera_0.mp4"
+    named_like_a_camera.write_bytes(room_video.read_bytes())
+    streams = ["0", "rtsp://host/live?channel=1", "rtsp://host/live?channel=2", "0"]
+    assert _sources([*streams, named_like_a_camera]) == [
+        ("0", "camera_0"),
+        ("rtsp://host/live?channel=1", "rtsp___host_live"),
+        ("rtsp://host/live?channel=2", "rtsp___host_live_2"),
+        (str(named_like_a_camera), "camera_0_mp4"),
+    ]
+
+
+def test_what_the_original_interface_always_says_does_no_harm(
+    maps: Path, room_video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--input_dir", str(room_video), "--output_dir", str(tmp_path / "o"), "--working_dir", str(tmp_path / "w")]
+    options = ["--mode", "causal", "--depth", f"precomputed:{maps}", "--max-frames", "1", "--visualize", "--no-resume"]
+    assert original_main([*places, *options]) == 0
+    assert "--working-dir is not used" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()

@@ -80,6 +80,14 @@ def test_missing_and_damaged_frames_are_unlabelled_and_counted(folder: Path, ids
     np.testing.assert_array_equal(maps.ids[good], ids[good])
 
 
+def test_files_are_the_frames_in_order_on_request(folder: Path, ids: np.ndarray) -> None:
+    (folder / "frame_4.png").unlink()
+    backend = create("panoptic", f"precomputed:{folder}?numbered=false")
+    assert isinstance(backend, IndexedSegments) and len(backend) == 11
+    np.testing.assert_array_equal(backend.read(range(11)).ids, np.delete(ids, 4, axis=0))
+    assert backend.unusable == {}
+
+
 def test_frames_after_the_last_file_are_missing(folder: Path) -> None:
     backend = open_segments(folder)
     backend.check_length(13)

@@ -108,9 +108,32 @@ def test_weights_from_elsewhere_lose_the_registered_licence(checkpoint: Callable
     assert backend is not None and backend.info.licence.commercial is None
 
 
+def test_a_licence_stated_for_weights_from_elsewhere_is_taken(checkpoint: Callable[[str], Path]) -> None:
+    own = f"dpt-large?weights={checkpoint('dpt-large')}"
+    with pytest.raises(LicenceError, match="add &licence=NAME&commercial=yes"):
+        create("depth", own, commercial=True)
+    backend = create("depth", f"{own}&licence=MIT&commercial=yes", commercial=True)
+    assert backend is not None and (backend.info.licence.name, backend.info.licence.commercial) == ("MIT", True)
+    with pytest.raises(LicenceError, match="MIT, commercial use: no"):
+        create("depth", f"{own}&licence=MIT", commercial=True)
+    assert create("depth", f"{own}&licence=MIT") is not None
+
+
+def test_a_registered_licence_cannot_be_restated(checkpoint: Callable[[str], Path]) -> None:
+    with pytest.raises(LicenceError):
+        create("depth", "depth-anything-v2-large?licence=MIT&commercial=yes", commercial=True)
+
+
 def test_none_is_no_backend() -> None:
     assert create("panoptic", "none") is None
     assert describe("panoptic", "none") is None
+
+
+@pytest.mark.parametrize("task", ["depth", "flow"])
+def test_depth_and_flow_cannot_be_left_out(task: Any) -> None:
+    for make in (create, describe):
+        with pytest.raises(SpecError, match=f"nothing can be done without {task}"):
+            make(task, "none")
 
 
 def test_motion_is_described_but_not_inferred() -> None:

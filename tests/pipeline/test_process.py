@@ -10,7 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+from stf_depth.cache.files import read_json, write_json
 from stf_depth.cache.lock import folder_lock
 from stf_depth.errors import LockedError, UnreadableVideoError, UntrustedPickleError
 from stf_depth.perception.base import DepthFromGeometry
@@ -207,3 +209,68 @@ def test_depth_from_motion_runs_without_any_network(bench, room_video: Path) -> 
     assert outcome.result.depth.shape == (12, 64, 96)
     assert str(outcome.result.representation) == "disparity"
     assert len(outcome.fallbacks) in (0, 1)
+
+
+def bare_stream(video: Path, path: Path, codec: str, *, damaged: bool) -> Path:
+    """A video without a container, on request with bytes changed in its middle."""
+    import av
+
+    with av.open(str(video)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream(codec, rate=25, options={"g": "4"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for frame in source.decode(video=0):
+            picture = av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")
+            target.mux(stream.encode(picture))
+        target.mux(stream.encode(None))
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 400 * damaged] = np.random.default_rng(0).bytes(400 * damaged)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "wrong"),
+    [("a.h264", "libx264", ["corrected_times"]), ("a.m4v", "mpeg4", ["failed_frames", "damaged_frames"])],
+)
+def test_what_is_wrong_with_the_input_is_in_the_manifest(
+    bench, name: str, codec: str, wrong: list[str], long_video: Path, tmp_path: Path
+) -> None:
+    path = bare_stream(long_video, tmp_path / name, codec, damaged="failed_frames" in wrong)
+    given = bench.run(path).result.manifest["input"]
+    with open_video(path) as video:
+        assert sum(len(batch) for batch in video.batches(8)) == given["frames"]
+    for counter in ("failed_frames", "damaged_frames", "corrected_times"):
+        assert given[counter] == getattr(video, counter)
+    assert sum(given[counter] for counter in wrong) > 0
+    assert given["unusable_maps"] == {}
+
+
+def test_facts_of_an_older_version_are_found_out_again(bench, long_video: Path, tmp_path: Path) -> None:
+    path = bare_stream(long_video, tmp_path / "a.h264", "libx264", damaged=False)
+    whole = bench.run(path).result.manifest["input"]
+    (facts_path,) = (bench.root / "a" / "working" / "cache").glob("shots-*.json")
+    facts = read_json(facts_path)
+    write_json(facts_path, {name: value for name, value in facts.items() if name != "corrected_times"})
+    (bench.root / "a" / "output" / "manifest.json").unlink()
+    assert bench.run(path).result.manifest["input"] == whole
+    assert bench.depth.frames == 40
+
+
+def test_maps_that_are_missing_or_damaged_are_counted_over_an_interruption(
+    bench, long_video: Path, tmp_path: Path
+) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for number in range(40):
+        # Frame 20 is unlabelled on purpose.
+        Image.fromarray(np.full((8, 12), number != 20, np.uint8)).save(masks / f"{number}.png")
+    (masks / "3.png").unlink()
+    (masks / "33.png").write_bytes(b"")
+    bench.semantic = create("semantic", f"precomputed:{masks}")
+    bench.reporter = StopAfter("inference", 16)
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(long_video)
+    bench.semantic = create("semantic", f"precomputed:{masks}")
+    bench.reporter = SilentReporter()
+    assert bench.run(long_video).result.manifest["input"]["unusable_maps"] == {"semantic": 2}

@@ -10,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import zarr
 from PIL import Image
 
 from stf_depth.api import open_result
@@ -233,6 +234,24 @@ def test_broken_roles_are_one_line(
     assert "unusable roles" in one_error()
 
 
+def test_missing_and_damaged_masks_are_told(
+    run: Run, room_video: Path, room_depth: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for number in range(12):
+        Image.fromarray(np.ones((4, 6), np.uint8)).save(masks / f"{number}.png")
+    (masks / "4.png").unlink()
+    (masks / "7.png").write_bytes(b"")
+    options = ("--depth", room_depth, "--panoptic", f"precomputed:{masks}", "--no-visualize")
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(room_video, *options) == 0
+    assert "12 (2 without panoptic map)" in capsys.readouterr().out
+    assert run(room_video, *options, "--log-json") == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["unusable_maps"], result["failed_frames"]) == ({"panoptic": 2}, 0)
+
+
 @pytest.mark.parametrize("wh", [(6, 4), (192, 128), (64, 96)])
 def test_masks_of_another_size_are_fitted(
     wh: tuple[int, int], room_video: Path, room_depth: str, run: Run, tmp_path: Path
@@ -244,6 +263,59 @@ def test_masks_of_another_size_are_fitted(
     options = ("--depth", room_depth, "--panoptic", f"precomputed:{masks}", "--fusion", "flow", "--quiet")
     assert run(room_video, *options) == 0
     assert open_result(tmp_path / "o" / "room").depth.shape == (12, 64, 96)
+
+
+@pytest.fixture
+def gappy(room_clip: Any, tmp_path: Path) -> Path:
+    """Eleven images of the room, numbered 1 to 12 without 5."""
+    folder = tmp_path / "gappy"
+    folder.mkdir()
+    for number, image in enumerate(room_clip.rgb, 1):
+        if number != 5:
+            Image.fromarray(image).save(folder / f"shot_{number:03d}.png")
+    return folder
+
+
+def test_a_sequence_with_gaps_goes_on_as_its_error_says(
+    run: Run, gappy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = (*MOTION[:-1], "--export", "png16", "--log-json")
+    assert run(gappy, *options) == 1
+    error = next(line for line in capfd.readouterr().err.splitlines() if line.startswith("error:"))
+    assert "no 5" in error
+    assert run(gappy, *options, *error.split(": ")[-1].split()) == 0
+    assert "images are missing in the sequence (no 5)" in capfd.readouterr().out
+    result = open_result(tmp_path / "o" / "gappy")
+    np.testing.assert_allclose(result.pts_seconds, np.arange(11) / 30)
+    names = sorted(path.stem for path in (result.folder / "depth_png16").glob("*.png"))
+    assert names == [f"shot_{number:03d}" for number in range(1, 13) if number != 5]
+    assert (result.folder / "comparison.mp4").is_file()
+
+
+def test_masks_of_a_sequence_with_gaps_are_not_shifted(run: Run, gappy: Path, tmp_path: Path, one_error: Error) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for image in gappy.iterdir():
+        Image.fromarray(np.full((4, 6), int(image.stem[-3:]), np.uint8)).save(masks / image.name)
+    options = (*MOTION, "--set", "video.allow_gaps=true")
+    assert run(gappy, *options, "--panoptic", f"precomputed:{masks}") == 1
+    assert "?numbered=false" in one_error()
+    assert run(gappy, *options, "--panoptic", f"precomputed:{masks}?numbered=false") == 0
+    stage = open_result(tmp_path / "o" / "gappy").stage("panoptic")
+    assert stage is not None
+    assert zarr.open_group(stage / "data.zarr", mode="r")["ids"][:, 0, 0].tolist() == [
+        1,
+        2,
+        3,
+        4,
+        6,
+        7,
+        8,
+        9,
+        10,
+        11,
+        12,
+    ]
 
 
 def test_a_number_far_away_among_masks_is_no_gap(

@@ -164,7 +164,15 @@ REGRESSIONS: dict[str, list[bytes]] = {
         b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (2**99, 9, 9), }".ljust(118),
     ],
     "png16": [b"scale\0abc", b"unknown_code\0x", b"", b"offset\0nan", b"infinite_code\x001e9"],
-    "config": [b"fusion.mode", b"=", b"video=1", b"video..x=1", b"video.output_wh=[1]", b"video.cut_threshold=nan"],
+    "config": [
+        b"fusion.mode",
+        b"=",
+        b"video=1",
+        b"video..x=1",
+        b"video.output_wh=[1]",
+        b"video.cut_threshold=nan",
+        b"[" * 9999,
+    ],
 }
 
 

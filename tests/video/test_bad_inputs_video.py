@@ -231,8 +231,12 @@ class TestSequence:
 
     def test_gap(self, tmp_path: Path) -> None:
         folder = self.save(tmp_path / "s", ["f_0001.png", "f_0002.png", "f_0005.png"])
-        assert_refused(folder, SequenceError, "missing.*no 3, 4")
-        assert len(read(folder, allow_gaps=True)[0]) == 3
+        assert_refused(folder, SequenceError, r"missing.*no 3, 4.*--set video\.allow_gaps=true")
+        rgb, seconds, video = read(folder, allow_gaps=True)
+        assert len(rgb) == 3 and video.gaps == "no 3, 4"
+        np.testing.assert_allclose(seconds, [0, 1 / 30, 2 / 30])
+        assert np.concatenate([batch.index for batch in video]).tolist() == [0, 1, 2]
+        assert video.names == ("f_0001.png", "f_0002.png", "f_0005.png")
 
     def test_huge_gap_names_only_the_first(self, tmp_path: Path) -> None:
         folder = self.save(tmp_path / "s", ["1.png", "999999999.png"])
@@ -314,8 +318,8 @@ def test_a_demuxer_that_stumbles_loses_no_frame(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, failed: int
 ) -> None:
     path = encode(tmp_path / "clip.mp4", noise_frames(12), bf="3")
-    opened = container_module._opened
-    monkeypatch.setattr(container_module, "_opened", lambda path: StumblingContainer(opened(path), error))
+    opened = container_module.open_container
+    monkeypatch.setattr(container_module, "open_container", lambda path: StumblingContainer(opened(path), error))
     rgb, _, video = read(path)
     assert len(rgb) == 12
     assert video.failed_frames == failed

@@ -23,8 +23,12 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """List every backend with its licence, size, units and whether it is here already."""
+    from stf_depth.errors import ConfigError
     from stf_depth.perception.registry import models_table
+    from stf_depth.perception.table import TABLE
 
+    if task is not None and task not in TABLE:
+        raise ConfigError("unknown task", expected=", ".join(TABLE), got=task)
     rows = [row for row in models_table() if task in (None, row.task)]
     if as_json:
         typer.echo(json.dumps([_model_values(row) for row in rows], indent=1))

@@ -42,7 +42,10 @@ def translate(arguments: Sequence[str]) -> list[str]:
         "--working_dir", default="./data/working", help="images and cached inference, one folder a video"
     )
     parser.add_argument("--visualize", action="store_true", help="turn the visualisations OFF (they are on without it)")
+    parser.add_argument("--mode", default="offline", help=argparse.SUPPRESS)
     known, rest = parser.parse_known_args(list(arguments))
     folders = ["--output-dir", known.output_dir, "--working-dir", known.working_dir]
     images = ["--no-visualize"] if known.visualize else []
-    return ["--preset", "seed", "--inference-pickle", *folders, *images, known.input_dir, *rest]
+    # A stream keeps nothing to infer from again.
+    cache = [] if known.mode == "causal" else ["--inference-pickle"]
+    return ["--preset", "seed", "--mode", known.mode, *cache, *folders, *images, known.input_dir, *rest]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ import typer
 from rich.console import Console
 
 from stf_depth.cache.remote import is_remote, mirror_of
-from stf_depth.cli.causal import execute_causal
+from stf_depth.cli.causal import execute_causal, unused_options
 from stf_depth.cli.common import EXIT_FAILED
 from stf_depth.cli.reporters import JsonReporter, make_reporter
 from stf_depth.cli.summary import announce, print_summary, summary_values
@@ -23,6 +24,7 @@ __all__ = ["assignments", "execute", "parse_size", "run"]
 
 
 def run(
+    ctx: typer.Context,
     inputs: Annotated[
         list[str],
         typer.Argument(
@@ -59,12 +61,20 @@ def run(
     executor: Annotated[str, typer.Option(help="local or ray.")] = "local",
     ray_address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.")] = None,
     option: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any option, e.g. fusion.mode=flow.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any option, e.g. fusion.mode=flow, alignment.spans=1,2,4; null for none.",
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
     log_json: Annotated[bool, typer.Option("--log-json", help="One JSON object a line on stdout.")] = False,
 ) -> int:
     """Turn videos into fused depth."""
+    unused: tuple[str, ...] = ()
+    if mode == "causal":
+        unused = unused_options({name: value for name, value in ctx.params.items() if _is_given(ctx, name)})
     specs = {"depth": depth, "semantic": semantic, "panoptic": panoptic, "flow": flow}
     chosen = {**specs, "device": device, "precision": precision, "commercial": commercial or None}
     dotted = {
@@ -84,9 +94,14 @@ def run(
         delivery={"exports": export, "visualize": visualize, "resume": resume, "inference_pickle": inference_pickle},
         executor=executor,
         ray_address=ray_address,
+        unused=unused,
         quiet=quiet,
         log_json=log_json,
     )
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    return getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
 
 
 def _write_index(results: Sequence[JobResult], output_dir: str | Path) -> None:
@@ -102,15 +117,30 @@ def _write_index(results: Sequence[JobResult], output_dir: str | Path) -> None:
         mirror.push_file("index.html")
 
 
-def assignments(pairs: Sequence[str] | None) -> dict[str, str]:
-    """``KEY=VALUE`` pairs as a dictionary; raises ConfigError for anything else."""
-    values = {}
+def assignments(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """``KEY=VALUE`` pairs as a dictionary; raises ConfigError for anything else.
+
+    Lists may be written as in JSON, ``null`` is None, and everything else stays text, for its option to understand.
+
+    >>> assignments(["fusion.pose_offsets=[[1, 2], [3]]", "video.output_wh=null", "depth=1e3"])
+    {'fusion.pose_offsets': [[1, 2], [3]], 'video.output_wh': None, 'depth': '1e3'}
+    """
+    values: dict[str, Any] = {}
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError("--set needs KEY=VALUE", got=pair)
-        values[key.strip()] = value.strip()
+        values[key.strip()] = _parsed(value.strip())
     return values
+
+
+def _parsed(text: str) -> Any:
+    if text != "null" and not text.startswith("["):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _size_option(size: str | None) -> dict[str, Any]:
@@ -146,15 +176,20 @@ def execute(
     mode: str = "offline",
     executor: str = "local",
     ray_address: str | None = None,
+    unused: Sequence[str] = (),
     quiet: bool = False,
     log_json: bool = False,
 ) -> int:
-    """Process inputs and print the table; returns the exit code."""
+    """Process inputs and print the table; returns the exit code.
+
+    unused: options that the mode has no use for, which is said.
+    """
     if mode == "causal":
         if is_remote(output_dir):
             raise ConfigError("--mode causal writes to a folder of this machine", where="--output-dir", got=output_dir)
-        output_dir = Path(output_dir)
-        return execute_causal(inputs, output_dir, preset, overrides, options, delivery, quiet=quiet, log_json=log_json)
+        return execute_causal(
+            inputs, Path(output_dir), preset, overrides, options, delivery, unused, quiet=quiet, log_json=log_json
+        )
     if mode != "offline":
         raise ConfigError("unknown --mode", expected="offline or causal", got=mode)
     from stf_depth.api import configure, jobs_for, process_many

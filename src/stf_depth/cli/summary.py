@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,11 +14,12 @@ from stf_depth.pipeline.progress import Reporter
 if TYPE_CHECKING:
     from stf_depth.executors.base import Job, JobResult
 
-__all__ = ["announce", "print_summary", "summary_values"]
+__all__ = ["announce", "flaw_words", "flaws_of", "print_summary", "summary_values"]
 
 # Rough seconds a frame on two CPU cores: what fusion and camera took on a busy machine, and networks by their size.
 _SECONDS_PER_FRAME_PER_MB_CPU = 0.003
 _SECONDS_PER_FRAME_FUSION_CPU = 0.7
+_FLAWS = {"failed_frames": "+{} not decodable", "damaged_frames": "{} damaged", "corrected_times": "{} times corrected"}
 
 
 def announce(config: RunConfig, jobs: Sequence[Job], reporter: Reporter) -> None:
@@ -49,7 +50,7 @@ def summary_values(result: JobResult) -> dict[str, Any]:
         "video": name,
         "status": "reused" if outcome.reused else "done",
         "frames": outcome.frames,
-        "failed_frames": outcome.failed_frames,
+        **flaws_of(manifest),
         "shots": len(manifest["shots"]),
         "fps": None if outcome.reused else round(outcome.frames / max(outcome.seconds, 1e-6), 2),
         "models": [model["name"] for model in manifest["models"].values()],
@@ -76,12 +77,28 @@ def _row(values: dict[str, Any]) -> list[str]:
     status = values["status"]
     if values["fallbacks"]:
         status += f", fallback: {values['fallbacks'][0]}"
-    frames = str(values["frames"])
-    if values["failed_frames"]:
-        frames += f" (+{values['failed_frames']} not decodable)"
+    frames, flaws = str(values["frames"]), flaw_words(values)
+    frames += f" ({', '.join(flaws)})" if flaws else ""
     flicker = f"{_number(values['flicker_before'])} -> {_number(values['flicker_after'])}"
     speed = "all there already" if values["fps"] is None else f"{values['fps']:.2f}"
     return [values["video"], status, frames, str(values["shots"]), speed, flicker, values["output"]]
+
+
+def flaws_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What was wrong with the input of a result, counted; results of older versions do not have every count."""
+    given = manifest["input"]
+    counts = {name: given.get(name, 0) for name in _FLAWS}
+    return {**counts, "unusable_maps": given.get("unusable_maps", {})}
+
+
+def flaw_words(flaws: Mapping[str, Any]) -> list[str]:
+    """The same for people; nothing where there was none.
+
+    >>> flaw_words({"failed_frames": 3, "damaged_frames": 0, "corrected_times": 0, "unusable_maps": {"panoptic": 2}})
+    ['+3 not decodable', '2 without panoptic map']
+    """
+    found = [words.format(flaws[name]) for name, words in _FLAWS.items() if flaws[name]]
+    return found + [f"{count} without {task} map" for task, count in flaws["unusable_maps"].items()]
 
 
 def _number(value: float | None) -> str:

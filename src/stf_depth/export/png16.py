@@ -24,6 +24,7 @@ __all__ = ["INFINITE_CODE", "METADATA_KEY", "UNKNOWN_CODE", "Mapping16", "Option
 UNKNOWN_CODE = 0
 INFINITE_CODE = 65535
 _FIRST_CODE, _LAST_CODE = 1, 65534
+_METRES_PER_MILLIMETRE = 0.001
 METADATA_KEY = "stf-depth"
 
 Uint16Array = NDArray[np.uint16]
@@ -34,7 +35,8 @@ class Options(FrozenConfig):
 
     range_over: what shares one mapping. full_range: map the smallest to the largest value, so that nothing is
     clipped; otherwise a few broken pixels far outside the rest are clipped and the rest keeps its precision.
-    millimetres: code = z in millimetres, as depth cameras write it; needs metric depth.
+    millimetres: code = z in millimetres, as depth cameras write it; needs metric depth. What lies beyond the last code,
+    65.534 m, or infinitely far is then unknown: readers of such files know code 0 alone.
     """
 
     range_over: Literal["clip", "shot"] = "clip"
@@ -106,7 +108,11 @@ def export(result: DepthResult, target: Path, options: Options) -> list[Path]:
     summary: dict[str, Any] = {}
     with aside(target, folder=True) as partial:
         for span in spans(result, "clip" if options.millimetres else options.range_over):
-            mapping = Mapping16(0.0, 0.001) if options.millimetres else _span_mapping(result, span, options.full_range)
+            mapping = (
+                Mapping16(0.0, _METRES_PER_MILLIMETRE)
+                if options.millimetres
+                else _span_mapping(result, span, options.full_range)
+            )
             for index, depth, valid, endless in _frames(result, span, millimetres=options.millimetres):
                 meta = _metadata(result, index, mapping, millimetres=options.millimetres)
                 _save(partial / f"{names[index]}.png", encode(depth, valid, endless, mapping), meta)
@@ -135,9 +141,12 @@ def _span_mapping(result: DepthResult, span: Shot, full_range: bool) -> Mapping1
 def _frames(result: DepthResult, span: Shot, *, millimetres: bool) -> Any:
     for start, maps in depth_chunks(result, span):
         endless = infinite(maps.depth, maps.representation, maps.ambiguity)
-        depth = _z_m(maps) if millimetres else maps.depth
+        depth, valid = maps.depth, maps.valid
+        if millimetres:
+            depth = _z_m(maps)
+            valid = valid & ~endless & (depth < (_LAST_CODE + 0.5) * _METRES_PER_MILLIMETRE)
         for offset in range(len(maps)):
-            yield start + offset, depth[offset], maps.valid[offset], endless[offset]
+            yield start + offset, depth[offset], valid[offset], endless[offset]
 
 
 def _z_m(maps: DepthMaps) -> Float32Array:

@@ -63,6 +63,7 @@ def rgb_frames(result: DepthResult, *, wh: tuple[int, int] | None = None) -> Ite
         start_seconds=video.start_seconds,
         end_seconds=video.end_seconds,
         max_frames=video.max_frames,
+        allow_gaps=video.allow_gaps,
     ) as reader:
         for batch in reader.batches(1):
             yield count, _resized(batch.rgb[0], size)

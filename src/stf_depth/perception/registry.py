@@ -34,6 +34,7 @@ __all__ = ["ModelRow", "create", "describe", "find_entry", "models_table"]
 UNKNOWN = Licence("unknown", None, "brought by the user")
 OWN_DATA = Licence("none (data brought by the user)", True)
 
+_OPTIONAL: tuple[Task, ...] = ("semantic", "panoptic")
 ONNX_LOADERS: dict[Task, str] = {
     "depth": "depth.onnx:OnnxDepth",
     "semantic": "semantic.onnx:OnnxSemantic",
@@ -80,7 +81,7 @@ def create(
 
 
 def create(task: Task, spec: str, *, device: str = "auto", precision: str = "float32", commercial: bool = False) -> Any:
-    """The backend that ``spec`` chooses for ``task``; None for ``none``.
+    """The backend that ``spec`` chooses for ``task``; None for ``none``, which segmentation alone can do without.
 
     Weights are found, and fetched where they are not cached; networks are loaded by the first ``infer``.
 
@@ -91,7 +92,7 @@ def create(task: Task, spec: str, *, device: str = "auto", precision: str = "flo
     ``commercial`` before anything is fetched, WeightsError and CheckpointError for weights that cannot be used,
     ConfigError for an unknown option of the backend, MissingExtraError for a package that is not installed.
     """
-    parsed = parse_spec(spec)
+    parsed = _parsed(task, spec)
     if parsed.kind == "none":
         return None
     request = replace(_request(task, parsed), device=device, precision=precision)
@@ -103,12 +104,20 @@ def create(task: Task, spec: str, *, device: str = "auto", precision: str = "flo
 
 
 def describe(task: Task, spec: str) -> BackendInfo | None:
-    """What ``create`` would make, without looking for weights; None for ``none``.
+    """What ``create`` would make, without looking for weights; None where it makes none.
 
     Raises SpecError as ``create`` does. weights_digest is empty, and so is what only the weights can tell.
     """
-    parsed = parse_spec(spec)
+    parsed = _parsed(task, spec)
     return None if parsed.kind == "none" else _request(task, parsed).info("")
+
+
+def _parsed(task: Task, spec: str) -> BackendSpec:
+    parsed = parse_spec(spec)
+    if parsed.kind == "none" and task not in _OPTIONAL:
+        names = ", ".join(TABLE[task])
+        raise SpecError(f"nothing can be done without {task}", expected=f"one of {names}", got="none")
+    return parsed
 
 
 def find_entry(task: Task, name: str) -> Entry:
@@ -170,11 +179,16 @@ def _request(task: Task, spec: BackendSpec) -> BackendRequest:
     known = [entry for entry in TABLE[task].values() if entry.weights == spec.target]
     if spec.kind == "hf" and known:
         return replace(_registered(known[0], spec), name=str(spec))
-    licence = UNKNOWN
-    if "licence" in options:
-        licence = Licence(options.pop("licence"), options.pop("commercial", "no") == "yes", "stated by the user")
+    licence = _stated_licence(options)
     location = str(spec.path) if spec.kind == "onnx" or spec.path.is_dir() else spec.target
     return BackendRequest(str(spec), task, location, licence, options)
+
+
+def _stated_licence(options: dict[str, str]) -> Licence:
+    """What the user says of weights of their own, taken out of the options."""
+    if "licence" not in options:
+        return UNKNOWN
+    return Licence(options.pop("licence"), options.pop("commercial", "no") == "yes", "stated by the user")
 
 
 def _registered(entry: Entry, spec: BackendSpec) -> BackendRequest:
@@ -185,7 +199,7 @@ def _registered(entry: Entry, spec: BackendSpec) -> BackendRequest:
         name=str(spec),
         task=entry.task,
         location=own or entry.weights,
-        licence=UNKNOWN if own else entry.licence,
+        licence=_stated_licence(options) if own else entry.licence,
         options=options,
         size_mb=None if own else entry.size_mb,
         representation=entry.representation,
@@ -200,11 +214,12 @@ def _check_licence(request: BackendRequest) -> None:
     if licence.commercial:
         return
     word = "unknown" if licence.commercial is None else "no"
+    mark = "&" if "?" in request.name else "?"
     raise LicenceError(
         f"the weights of {request.name} may not be used under --commercial",
         expected="a licence that allows commercial use",
         got=f"{licence.name}, commercial use: {word}",
-        hint="See: stf-depth models. For weights of your own add ?licence=NAME&commercial=yes",
+        hint=f"See: stf-depth models. For weights of your own add {mark}licence=NAME&commercial=yes",
     )
 
 

@@ -36,7 +36,14 @@ class Backends:
         Raises SpecError, ModelError, LicenceError or MissingExtraError.
         """
         made: dict[str, Any] = {
-            task: _create(task, getattr(config, task), config) for task in ("depth", "semantic", "panoptic", "flow")
+            task: create(
+                task,
+                getattr(config, task),
+                device=config.device,
+                precision=config.precision,
+                commercial=config.commercial,
+            )
+            for task in ("depth", "semantic", "panoptic", "flow")
         }
         return cls(**made)
 
@@ -44,9 +51,3 @@ class Backends:
         """Description of every backend in use, by task."""
         used = {"depth": self.depth, "semantic": self.semantic, "panoptic": self.panoptic, "flow": self.flow}
         return {task: backend.info for task, backend in used.items() if backend is not None}
-
-
-def _create(task: Any, spec: str, config: RunConfig) -> Any:
-    if spec == "none" and task in ("semantic", "panoptic"):
-        return None
-    return create(task, spec, device=config.device, precision=config.precision, commercial=config.commercial)

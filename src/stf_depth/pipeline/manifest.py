@@ -12,7 +12,7 @@ from typing import Any
 from stf_depth import __version__
 from stf_depth.perception.base import BackendInfo
 from stf_depth.pipeline.fuse import shot_ambiguities
-from stf_depth.pipeline.perceive import Perceived
+from stf_depth.pipeline.perceive import Perceived, unusable_maps
 from stf_depth.pipeline.plan import VideoPlan
 from stf_depth.result import camera_to_json
 from stf_depth.types import CameraPath, Intrinsics, MotionKind, Shot
@@ -53,6 +53,9 @@ def build_manifest(
             "sha256": plan.input_digest,
             "frames": perceived.frame_count,
             "failed_frames": perceived.failed_frames,
+            "damaged_frames": perceived.damaged_frames,
+            "corrected_times": perceived.corrected_times,
+            "unusable_maps": unusable_maps(plan),
             "size_wh": list(perceived.size_wh),
         },
         "key": plan.keys["fusion"],

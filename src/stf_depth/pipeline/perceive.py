@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stf_depth.cache.files import read_json, write_json
 from stf_depth.cache.store import StageStore
-from stf_depth.errors import UnreadableVideoError
+from stf_depth.errors import ShapeError, UnreadableVideoError
 from stf_depth.perception.base import IndexedDepth, IndexedSegments
 from stf_depth.pipeline.background import WAITING_CHUNKS, Background
 from stf_depth.pipeline.consumers import Consumer, batches_of_chunks, consumers_of
@@ -25,15 +25,19 @@ from stf_depth.video.prefetch import prefetched
 from stf_depth.video.reader import VideoReader
 from stf_depth.video.shots import ShotDetector
 
-__all__ = ["Perceived", "perceive"]
+__all__ = ["Perceived", "perceive", "unusable_maps"]
+
+_COUNTERS = ("failed_frames", "damaged_frames", "corrected_times")
 
 
 @dataclass(frozen=True)
 class Perceived:
-    """What the first pass found out about a video."""
+    """What the first pass found out about a video. The three counters are those of its ``VideoReader``."""
 
     frame_count: int
     failed_frames: int
+    damaged_frames: int
+    corrected_times: int
     shots: list[Shot]
     pts_seconds: NDArray[np.float64]
     size_wh: tuple[int, int]
@@ -48,17 +52,44 @@ def perceive(plan: VideoPlan, item: InputItem, open_reader: Callable[[], VideoRe
     facts_path = plan.stage_folder("shots").with_suffix(".json")
     stores = {task: plan.store(task) for task in plan.keys if task in ("frames", "depth", "semantic", "panoptic")}
     facts = read_json(facts_path)
-    if facts is None or not all(store.is_complete for store in stores.values()):
+    if not _counts_all(facts) or not all(store.is_complete for store in stores.values()):
         with survived_decoding(plan.folders.working, item.path, **plan.reading), open_reader() as reader:
             facts = _first_pass(plan, item, reader, stores, reporter)
         write_json(facts_path, facts)
     return Perceived(
         frame_count=facts["frame_count"],
-        failed_frames=facts["failed_frames"],
+        **{name: facts[name] for name in _COUNTERS},
         shots=[Shot(*shot) for shot in facts["shots"]],
         pts_seconds=np.array(facts["pts_seconds"], np.float64),
         size_wh=(facts["size_wh"][0], facts["size_wh"][1]),
     )
+
+
+def _counts_all(facts: Any) -> bool:
+    """Whether the facts of an earlier run are whole: those of an older version did not have every counter."""
+    return isinstance(facts, dict) and all(name in facts for name in _COUNTERS)
+
+
+def unusable_maps(plan: VideoPlan) -> dict[str, int]:
+    """Task -> number of frames whose precomputed segments are missing or damaged, for tasks that have such frames.
+
+    The stages must be whole. Only frames without any segment are looked at again: some may be from an earlier run.
+    """
+    backends = {task: getattr(plan.backends, task) for task in ("semantic", "panoptic")}
+    counts = {task: _unusable(plan.store(task), one) for task, one in backends.items() if _is_indexed(one)}
+    return {task: count for task, count in counts.items() if count}
+
+
+def _is_indexed(backend: Any) -> TypeGuard[IndexedSegments]:
+    return isinstance(backend, IndexedSegments)
+
+
+def _unusable(store: StageStore, backend: IndexedSegments) -> int:
+    tables = [table for chunk in store.chunks() for table in store.extra(chunk)]
+    empty = [frame for frame, table in enumerate(tables) if not table]
+    for frame in empty:
+        backend.read([frame])
+    return sum(frame in backend.unusable for frame in empty)
 
 
 def _first_pass(
@@ -71,6 +102,8 @@ def _first_pass(
     pts: list[float] = []
     reporter.stage(item.name, "inference" if len(missing) > 1 else "decoding", reader.info.frame_count_from_header)
     tell = partial(reporter.message, item.name)
+    if reader.gaps:
+        tell(f"images are missing in the sequence ({reader.gaps}); the others follow each other")
     with Background(WAITING_CHUNKS) as background:
         consumers = consumers_of(plan, reader, missing, background, tell)
         for batch in prefetched(batches_of_chunks(reader), 2):
@@ -83,19 +116,27 @@ def _first_pass(
             consumer.flush()
     if not pts:
         raise UnreadableVideoError("no frame could be decoded", where=item.path, hint="Check the file and the range")
-    _finish(plan, consumers, len(pts))
+    _finish(plan, consumers, len(pts), reader)
     return {
         "frame_count": len(pts),
-        "failed_frames": reader.failed_frames,
+        **{name: getattr(reader, name) for name in _COUNTERS},
         "shots": [[shot.start, shot.stop] for shot in [*shots, *detector.flush()]],
         "pts_seconds": pts,
         "size_wh": [reader.info.width_px, reader.info.height_px],
     }
 
 
-def _finish(plan: VideoPlan, consumers: list[Consumer], frame_count: int) -> None:
+def _finish(plan: VideoPlan, consumers: list[Consumer], frame_count: int, reader: VideoReader) -> None:
+    video = plan.config.video
+    is_whole = video.start_seconds == 0 and video.end_seconds is None and video.max_frames is None
     for backend in (plan.backends.depth, plan.backends.semantic, plan.backends.panoptic):
-        if isinstance(backend, IndexedDepth | IndexedSegments) and plan.config.video == type(plan.config.video)():
+        if isinstance(backend, IndexedDepth | IndexedSegments) and is_whole:
             backend.check_length(frame_count)
+        if isinstance(backend, IndexedSegments) and is_whole and reader.gaps and len(backend) != frame_count:
+            what, hint = (
+                "segments do not match a sequence with gaps",
+                "Add ?numbered=false for maps in the order of images",
+            )
+            raise ShapeError(what, where=backend.info.name, expected=f"{frame_count} maps", got=len(backend), hint=hint)
     for consumer in consumers:
         consumer.store.finish(frame_count, consumer.attributes)

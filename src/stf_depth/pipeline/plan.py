@@ -112,7 +112,7 @@ class VideoPlan:
     @property
     def reading(self) -> dict[str, Any]:
         """Options of ``open_video`` for the frames that are processed."""
-        return self.config.video.model_dump(include={"start_seconds", "end_seconds", "max_frames"})
+        return self.config.video.model_dump(include={"start_seconds", "end_seconds", "max_frames", "allow_gaps"})
 
     def output_wh(self, source_wh: tuple[int, int]) -> tuple[int, int]:
         """Size of the result for a source of this size."""

@@ -98,7 +98,11 @@ def _stages(plan: VideoPlan, part: Part) -> tuple[str, ...]:
 
 def _expected_frames(plan: VideoPlan, item: InputItem) -> int:
     """About how many frames there are, by the header; 0 where it does not say."""
-    with survived_decoding(plan.folders.working, item.path, **plan.reading), open_video(item.path) as reader:
+    allow_gaps = plan.config.video.allow_gaps
+    with (
+        survived_decoding(plan.folders.working, item.path, **plan.reading),
+        open_video(item.path, allow_gaps=allow_gaps) as reader,
+    ):
         info = reader.info
     count, seconds = info.frame_count_from_header, info.duration_seconds_from_header
     if count is None and seconds is not None:

@@ -18,7 +18,7 @@ from stf_depth.types import VideoInfo
 from stf_depth.video.color import Orientation, display_wh, is_hdr, oriented, resized_to_display, to_rgb
 from stf_depth.video.source import TimedImage, VideoReader
 
-__all__ = ["MAX_FRAME_PIXELS", "ContainerReader"]
+__all__ = ["MAX_FRAME_PIXELS", "ContainerReader", "open_container"]
 
 MAX_FRAME_PIXELS = 2**26  # 8192 x 8192; a frame beyond would take gigabytes by the time it is a float array
 MAX_PIXEL_ASPECT = 8
@@ -56,7 +56,7 @@ class ContainerReader(VideoReader):
     ) -> None:
         super().__init__(start_seconds=start_seconds, end_seconds=end_seconds, max_frames=max_frames)
         self._path = path
-        with closing(_opened(path)) as container:
+        with closing(open_container(path)) as container:
             stream = _video_stream(container, path)
             frame = next((frame for frame in self._decoded(container, stream)), None)
             if frame is None:
@@ -94,12 +94,12 @@ class ContainerReader(VideoReader):
 
     def _pictures(self) -> Generator[_Picture]:
         """Frames of the whole stream, or from the key frame before the start, with increasing times."""
-        with closing(_opened(self._path)) as container:
+        with closing(open_container(self._path)) as container:
             stream = _video_stream(container, self._path)
             if self._seeks(container, stream):
                 yield from self._timed(self._decoded(container, stream))
                 return
-        with closing(_opened(self._path)) as container:
+        with closing(open_container(self._path)) as container:
             yield from self._timed(self._decoded(container, _video_stream(container, self._path)))
 
     def _seeks(self, container: Any, stream: Any) -> bool:
@@ -168,7 +168,11 @@ class ContainerReader(VideoReader):
             yield frame
 
 
-def _opened(path: Path) -> Any:
+def open_container(path: Path) -> Any:
+    """A PyAV container over a file, which reads no other file.
+
+    Raises InputNotFoundError where there is none, UnreadableVideoError for what is no video file.
+    """
     if not path.exists():
         raise InputNotFoundError("no such file", where=path)
     if not path.is_file():

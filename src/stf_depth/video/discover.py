@@ -14,7 +14,7 @@ from typing import Literal
 from stf_depth.errors import InputError, InputNotFoundError
 from stf_depth.video.sequence import natural_key, sequence_images
 
-__all__ = ["VIDEO_SUFFIXES", "InputItem", "discover", "safe_name"]
+__all__ = ["VIDEO_SUFFIXES", "InputItem", "discover", "safe_name", "unique_name"]
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -38,24 +38,24 @@ class InputItem:
     kind: Literal["video", "sequence"]
 
 
-def discover(paths: Iterable[Path]) -> list[InputItem]:
+def discover(paths: Iterable[Path], *, taken: set[str] | None = None) -> list[InputItem]:
     """Videos and image sequences at ``paths``, in the order given and in natural order within folders.
 
     A path is a video file, an image-sequence folder, an RGB-D sequence folder with a ``color`` folder inside, or a
     folder of these, searched to any depth. Hidden entries and folders of finished results are passed over; symlinks
-    are followed once.
+    are followed once. taken: what ``unique_name`` keeps, where items have to be told from others.
 
     Raises InputNotFoundError where nothing lies at a path or a folder holds no video, InputError for a folder that
     cannot be listed.
     """
     items: list[InputItem] = []
-    taken: set[str] = set()
+    taken = set() if taken is None else taken
     seen: set[Path] = set()
     for path in dict.fromkeys(paths):
         if path.is_dir() and path.resolve() in seen:
             continue
         for where, label, kind in _found(path, seen):
-            items.append(InputItem(where, _unique(safe_name(label), where, taken), kind))
+            items.append(InputItem(where, unique_name(safe_name(label), where, taken), kind))
     return items
 
 
@@ -114,9 +114,17 @@ def safe_name(label: str) -> str:
     return text or "video"
 
 
-def _unique(name: str, path: Path, taken: set[str]) -> str:
-    """Names that differ only in case would meet in one folder on common file systems."""
-    suffixed = [f"{name}_{path.suffix.removeprefix('.')}"] if path.suffix and path.is_file() else []
+def unique_name(name: str, path: Path | None, taken: set[str]) -> str:
+    """A name that is not taken, which it then is: ``name``, with the suffix of the file at ``path``, or with a number.
+
+    Names that differ only in case would meet in one folder on common file systems.
+
+    >>> taken = {"clip"}
+    >>> unique_name("Clip", None, taken), unique_name("Clip", None, taken)
+    ('Clip_2', 'Clip_3')
+    """
+    is_file = path is not None and bool(path.suffix) and path.is_file()
+    suffixed = [f"{name}_{path.suffix.removeprefix('.')}"] if path is not None and is_file else []
     numbered = (f"{name}_{number}" for number in count(2))
     candidate = next(one for one in chain([name], suffixed, numbered) if one.casefold() not in taken)
     taken.add(candidate.casefold())

@@ -45,6 +45,9 @@ def sequence_images(folder: Path) -> list[Path]:
 class SequenceReader(VideoReader):
     """Frames of an image-sequence folder; ``names`` holds the file names in order.
 
+    Where numbers are missing in between, ``allow_gaps`` reads the images that are there as if they followed each other:
+    frames are numbered, and times counted, without the missing ones.
+
     Grey, palette, 16-bit and transparent images become 8-bit RGB; transparency is composited on black and the EXIF
     orientation applied. An image that cannot be decoded is counted and left out.
 
@@ -69,8 +72,10 @@ class SequenceReader(VideoReader):
         if not self._images_in_order:
             raise SequenceError("no images in the folder", where=path, expected=", ".join(sorted(IMAGE_SUFFIXES)))
         self.names = tuple(image.name for image in self._images_in_order)
-        if not allow_gaps:
-            _refuse_gaps(path, self.names)
+        self.gaps = _gaps(self.names)
+        if self.gaps and not allow_gaps:
+            hint = "Complete the folder, or go on without them: --set video.allow_gaps=true"
+            raise SequenceError("images are missing in the sequence", where=path, got=self.gaps, hint=hint)
         self._info = self._described(path, frame_rate, _common_size(path, self._images_in_order))
 
     def _described(self, path: Path, frame_rate: Fraction, wh: tuple[int, int]) -> VideoInfo:
@@ -134,22 +139,18 @@ def _deep_grey(values: NDArray[Any]) -> Uint8Array:
     return np.repeat(grey[..., None], 3, axis=2)
 
 
-def _refuse_gaps(folder: Path, names: tuple[str, ...]) -> None:
-    """Raise SequenceError when names that share everything but their last number leave numbers out."""
+def _gaps(names: tuple[str, ...]) -> str:
+    """The first numbers that names leave out which share everything but their last number; empty for none."""
     parsed = [re.fullmatch(r"(.*?)([0-9]+)([^0-9]*)", name) for name in names]
     matches = [match for match in parsed if match is not None]
     if len(matches) < len(names) or len({match[1] for match in matches}) > 1:
-        return
+        return ""
     numbers = [int(match[2]) for match in matches]
     missing: list[int] = []
     for before, after in pairwise(numbers):
         missing += range(before + 1, min(after, before + 2 + NAMED_GAPS))
-    if not missing:
-        return
     named = ", ".join(str(number) for number in missing[:NAMED_GAPS]) + (" ..." if len(missing) > NAMED_GAPS else "")
-    raise SequenceError(
-        "images are missing in the sequence", where=folder, got=f"no {named}", hint="Allow gaps to go on"
-    )
+    return f"no {named}" if missing else ""
 
 
 def _common_size(folder: Path, images: list[Path]) -> tuple[int, int]:

@@ -24,7 +24,7 @@ class VideoReader(ABC):
     ``info`` describes the source. Three counters refer to the latest pass. ``failed_frames``: packets or images that
     could not be decoded. ``damaged_frames``: frames that the decoder calls corrupt (some decoders conceal small damage
     without a word). ``corrected_times``: frames whose time was missing or did not increase, and was set from the frame
-    rate. Every call of ``batches`` starts a new pass.
+    rate. Every call of ``batches`` starts a new pass. ``gaps``: numbers that an image sequence leaves out, in words.
 
     Raises UsageError for an empty range.
     """
@@ -40,6 +40,7 @@ class VideoReader(ABC):
         self.failed_frames = 0
         self.damaged_frames = 0
         self.corrected_times = 0
+        self.gaps = ""
         self._passes: list[Generator[FrameBatch]] = []
 
     @property

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -15,10 +15,13 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from stf_depth.errors import OutputError, ShapeError
+from stf_depth.errors import OutputError, ShapeError, StfDepthError, UnreadableVideoError
 from stf_depth.types import Float64Array
+from stf_depth.video.sound import SoundCopy
 
 __all__ = ["ENCODINGS", "Encoding", "VideoWriter"]
+
+log = logging.getLogger(__name__)
 
 TIME_BASE = Fraction(1, 90_000)
 BT709 = 1  # the code of BT.709 in FFmpeg's tables of matrices, primaries and transfer curves
@@ -60,10 +63,11 @@ class VideoWriter:
 
     wh: size of the frames; odd sizes are padded by one repeated column or row where the encoding needs even ones.
     The first frame lies at time zero; differences between times are kept to 1/90000 s (mkv: 1 ms). audio_from: a
-    video whose first audio stream is copied along, cut to the same range.
+    video whose first audio stream is copied along, cut to the same range. sound_damage: what was missing of it once the
+    writer is closed, which is logged as a warning; empty where nothing was.
 
-    Raises OutputError for a file that cannot be written, ShapeError for frames of another size or type, or times
-    that do not increase.
+    Raises InputNotFoundError for sound from a file that is not there, OutputError for a file that cannot be written,
+    ShapeError for frames of another size or type, or times that do not increase.
 
     >>> import numpy as np, tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "grey.mp4"
@@ -88,19 +92,36 @@ class VideoWriter:
         self._partial = path.with_name(f".{path.stem[:40]}.partial-{os.getpid()}{path.suffix}")
         self._first_seconds: float | None = None
         self._last_ticks = -1
-        self._audio: _AudioCopy | None = None
+        self._sound: SoundCopy | None = None
+        self.sound_damage = ""
         self._container: Any = None
+        rate = Fraction(frame_rate).limit_denominator(100_000)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = av.open(f"file:{self._partial}", "w")
-            self._stream = self._add_stream(Fraction(frame_rate).limit_denominator(100_000))
-            self._audio = _AudioCopy.of(audio_from, self._container) if audio_from is not None else None
+            if audio_from is None or not self._begins_with_sound(rate, audio_from):
+                self._begin(rate)
         except (OSError, av.FFmpegError, ValueError) as error:
             self.abort()
             raise OutputError("cannot write the video", where=path, got=_reason(error)) from error
-        except OutputError:
+        except StfDepthError:
             self.abort()
             raise
+
+    def _begins_with_sound(self, rate: Fraction, audio_from: Path) -> bool:
+        """Begin the file, unless the sound is damaged so that no encoder or container takes it."""
+        try:
+            self._begin(rate, audio_from)
+        except (OSError, av.FFmpegError, ValueError, UnreadableVideoError) as error:
+            self.abort()
+            self._sound = None
+            self.sound_damage = _reason(error)
+        return not self.sound_damage
+
+    def _begin(self, rate: Fraction, audio_from: Path | None = None) -> None:
+        self._container = av.open(f"file:{self._partial}", "w")
+        self._stream = self._add_stream(rate)
+        self._sound = SoundCopy.of(audio_from, self._container) if audio_from is not None else None
+        self._container.start_encoding()
 
     def _add_stream(self, frame_rate: Fraction) -> Any:
         encoding = self._encoding
@@ -142,9 +163,15 @@ class VideoWriter:
         frame = self._frame(image)
         frame.pts, frame.time_base = ticks, TIME_BASE
         self._container.mux(self._stream.encode(frame))
-        if self._audio is not None:
-            for packet in self._audio.until(self._first_seconds, seconds):
-                self._container.mux(packet)
+        if self._sound is not None:
+            for packet in self._sound.until(self._first_seconds, seconds):
+                self._mux_sound(self._sound, packet)
+
+    def _mux_sound(self, sound: SoundCopy, packet: Any) -> None:
+        try:
+            self._container.mux(packet)
+        except av.ArgumentError:
+            sound.refused()
 
     def _frame(self, image: NDArray[Any]) -> av.VideoFrame:
         pad_x, pad_y = self._stream.width - image.shape[1], self._stream.height - image.shape[0]
@@ -167,20 +194,27 @@ class VideoWriter:
             return
         try:
             self._container.mux(self._stream.encode(None))
-            if self._audio is not None:
-                self._audio.close()
+            if self._sound is not None:
+                self._sound.close()
             self._container.close()
             with self._partial.open("rb+") as handle:
                 os.fsync(handle.fileno())
             self._partial.replace(self._path)
+            self._tell_damage()
         except (OSError, av.FFmpegError) as error:
             self.abort()
             raise OutputError("cannot write the video", where=self._path, got=_reason(error)) from error
 
+    def _tell_damage(self) -> None:
+        if self._sound is not None:
+            self.sound_damage = self._sound.damage
+        if self.sound_damage:
+            log.warning("%s: the sound of the source is damaged: %s", self._path, self.sound_damage)
+
     def abort(self) -> None:
         """Drop everything written so far."""
-        if self._audio is not None:
-            self._audio.close()
+        if self._sound is not None:
+            self._sound.close()
         if self._container is not None:
             # The file is thrown away: that its end cannot be written (disk full) changes nothing.
             with suppress(OSError, av.FFmpegError, ValueError):
@@ -211,69 +245,6 @@ def _grey_frame(image: NDArray[np.uint16], pixel_format: str) -> av.VideoFrame:
     rows[:, : image.shape[1]] = values
     plane.update(rows.tobytes())
     return frame
-
-
-# What every player accepts inside mp4 and mov.
-_COPIED_AUDIO = frozenset({"aac", "mp3", "mp3float", "ac3", "alac"})
-
-
-def _as_aac(source: Any, stream: Any, target: Any) -> Iterator[Any]:
-    resampler = av.AudioResampler(format="fltp", layout=target.layout, rate=stream.rate)
-    for frame in source.decode(stream):
-        for part in resampler.resample(frame):
-            yield from target.encode(part)
-    for part in resampler.resample(None):
-        yield from target.encode(part)
-    yield from target.encode(None)
-
-
-class _AudioCopy:
-    """Packets of a source's first audio stream, handed out up to a time."""
-
-    def __init__(self, source: Any, packets: Iterator[Any], target: Any) -> None:
-        self._source = source
-        self._packets = packets
-        self._target = target
-        self._pending: Any = None
-        video = source.streams.video
-        start = video[0].start_time if video else None
-        self._video_start_seconds = float(start * video[0].time_base) if start is not None else 0.0
-
-    @classmethod
-    def of(cls, path: Path, container: Any) -> _AudioCopy | None:
-        """None when the source has no audio; a codec that the container cannot hold is encoded anew as AAC."""
-        source = av.open(f"file:{path}", metadata_errors="replace")
-        if not source.streams.audio:
-            source.close()
-            return None
-        stream = source.streams.audio[0]
-        if stream.codec_context.name in _COPIED_AUDIO or "matroska" in container.format.name:
-            return cls(source, source.demux(stream), container.add_stream_from_template(stream))
-        target = container.add_stream("aac", rate=stream.rate)
-        # AVI does not say which of its channels is which.
-        target.layout = {1: "mono", 2: "stereo"}.get(stream.channels, stream.layout.name)
-        return cls(source, _as_aac(source, stream, target), target)
-
-    def until(self, first_seconds: float, seconds: float) -> Iterator[Any]:
-        """Packets of the source between ``first_seconds`` and ``seconds`` not handed out yet, shifted to zero."""
-        shift = self._video_start_seconds + first_seconds
-        while True:
-            packet = self._pending or next(self._packets, None)
-            self._pending = None
-            if packet is None or packet.dts is None or packet.pts is None:
-                return
-            start = float(packet.pts * packet.time_base)
-            if start > self._video_start_seconds + seconds:
-                self._pending = packet
-                return
-            if start >= shift:
-                offset = round(shift / packet.time_base)
-                packet.pts, packet.dts = packet.pts - offset, packet.dts - offset
-                packet.stream = self._target
-                yield packet
-
-    def close(self) -> None:
-        self._source.close()
 
 
 def _reason(error: Exception) -> str:

@@ -37,9 +37,12 @@ ROLE_NAMES = {role.name.lower(): role for role in Role}
 
 
 class SegmentFolderOptions(FrozenConfig):
-    """offset: maps to skip, for a video that starts later."""
+    """offset: maps to skip, for a video that starts later. numbered: a number that the names leave out is a frame
+    without a map; otherwise the files are the frames in order.
+    """
 
     offset: int = Field(0, ge=0)
+    numbered: bool = True
 
 
 class PrecomputedSegments:
@@ -54,11 +57,12 @@ class PrecomputedSegments:
         if not folder.is_dir():
             raise InputNotFoundError("no folder of segments", where=folder)
         self._folder = folder
-        self._offset = SegmentFolderOptions.of(request.options).offset
+        options = SegmentFolderOptions.of(request.options)
+        self._offset = options.offset
         files = sorted(folder.glob("*.png"), key=natural_key)
         if not files:
             raise SequenceError("no segment images", where=folder, expected="one .png for each frame")
-        self._files = _with_gaps(files)
+        self._files = _with_gaps(files) if options.numbered else list[Path | None](files)
         roles_path = next((path for path in (folder / ROLES_FILE, folder.parent / ROLES_FILE) if path.is_file()), None)
         self._table = _read_roles(roles_path) if roles_path is not None else {}
         self._size = _first_size(files, folder)
