@@ -124,6 +124,28 @@ def test_a_good_network_keeps_its_low_band_against_a_biased_structure(room: Synt
     assert abs_rel(kept, room) < abs_rel(bent, room)
 
 
+@pytest.mark.parametrize("ambiguity", [Ambiguity.SCALE, Ambiguity.AFFINE])
+def test_structure_that_swaps_near_and_far_is_not_used(room: SyntheticClip, ambiguity: Ambiguity) -> None:
+    maps = replace(degrade(room.depth, 1), ambiguity=ambiguity)
+    right = structure_of(room)
+    swapped = replace(right, disparity=(right.disparity.max() + right.disparity.min() - right.disparity))
+    with_swapped = joined(run(inputs_of(room, maps, camera=camera_of(room), structure=swapped)))
+    alone = joined(run(inputs_of(room, maps), {"fusion.mode": "flow"}))
+    np.testing.assert_array_equal(with_swapped, alone)
+
+
+def test_flow_mode_tells_the_cameras_motion_from_flicker() -> None:
+    """Moving forward brings things nearer; with large steps the alignment would take that for flicker."""
+    clip = render_clip(scene("forward"), frames=32, wh=WH)
+    steps = replace(clip, rgb=clip.rgb[::2], depth=clip.depth[::2])
+    maps = degrade(steps.depth, 1)
+    with_motion, without = (
+        abs_rel(joined(run(inputs_of(steps, maps), {"fusion.mode": "flow", "fusion.egomotion": on})), steps)
+        for on in (True, False)
+    )
+    assert with_motion < 0.97 * without
+
+
 def test_flow_mode_ignores_camera_and_structure(room: SyntheticClip) -> None:
     maps = degrade(room.depth, 1)
     bare = joined(run(inputs_of(room, maps), {"fusion.mode": "flow"}))
@@ -369,7 +391,12 @@ def test_links_know_the_cameras_motion_without_the_pose_filter() -> None:
     """Moving forward brings things nearer: without poses the alignment takes that for flicker."""
     clip = render_clip(scene("forward"), frames=24, wh=WH)
     maps = degrade(clip.depth, 1)
-    links_alone = {"fusion.structure": False, "fusion.trajectory_filter": False, "alignment.anchor_weight": 0.0}
+    links_alone = {
+        "fusion.structure": False,
+        "fusion.trajectory_filter": False,
+        "fusion.egomotion": False,
+        "alignment.anchor_weight": 0.0,
+    }
     along = inputs_of(clip, maps, camera=camera_of(clip), structure=structure_of(clip))
     errors = [
         abs_rel(joined(run(inputs, {**links_alone, "fusion.pose_filter": False})), clip)

@@ -6,14 +6,19 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
+from scipy.stats import spearmanr
 
 from stf_depth.config import GeometryConfig
 from stf_depth.errors import ShapeError
 from stf_depth.geometry.camera import likelier, solve_camera
 from stf_depth.geometry.camera_solve import CameraSolve, load_solve, save_solve
+from stf_depth.geometry.mapping import adjusted, locate_frames, map_key_frames, mean_error_px
+from stf_depth.geometry.mirror import mirrored, near_side_near
 from stf_depth.geometry.poses import fill_poses, inverse, project_points, relative, rotation_degrees
 from stf_depth.geometry.solve import known_focal_px
 from stf_depth.geometry.tracks import Tracks, track_parts, trackable_mask
@@ -214,6 +219,44 @@ def test_role_maps_of_another_length_are_refused(walk: SyntheticClip) -> None:
         one_part(walk.rgb, walk.roles[:3], CONFIG)
     with pytest.raises(ShapeError, match="RGB"):
         one_part(walk.rgb[..., 0], None, CONFIG)
+
+
+def relief_tracks(focal_px: float, points: int = 300, views: int = 8) -> tuple[Tracks, np.ndarray]:
+    """Points between 2.5 and 3.5 away, seen by a camera that moves around them; and their true disparity."""
+    rng = np.random.default_rng(0)
+    xyz = np.column_stack([rng.uniform(-1, 1, points), rng.uniform(-0.6, 0.6, points), rng.uniform(2.5, 3.5, points)])
+    seen = []
+    for turn in np.linspace(-0.12, 0.12, views):
+        rotation = Rotation.from_euler("y", turn).as_matrix()
+        moved = (xyz - [0, 0, 3]) @ rotation.T + [0, 0.3 * turn, 3]
+        seen.append(focal_px * moved[:, :2] / moved[:, 2:] + [(WH[0] - 1) / 2, (WH[1] - 1) / 2])
+    xy = np.concatenate(seen) + rng.normal(0, 0.1, (points * views, 2))
+    offsets, ids = np.arange(views + 1) * points, np.tile(np.arange(points), views)
+    tracks = Tracks(offsets, ids, xy.astype(np.float32), np.arange(views), np.ones(views, np.float32), WH)
+    return tracks, 1 / xyz[:, 2]
+
+
+def nearness_agreement(map_: Any, tracks: Tracks, disparity: np.ndarray) -> float:
+    """Rank correlation of the mapped points' disparity in the middle view with the true one."""
+    solve = locate_frames(tracks, map_, CONFIG)
+    row = solve.point_of_track
+    points = solve.points[row[row >= 0]]
+    pose = np.linalg.inv(solve.world_from_cam[len(tracks) // 2])
+    return float(spearmanr(1 / (points @ pose[2, :3] + pose[2, 3]), disparity[row >= 0]).statistic)
+
+
+@pytest.mark.parametrize("focal_known", [True, False])
+def test_near_and_far_that_were_swapped_are_put_right(focal_known: bool) -> None:
+    focal = 0.9 * WH[0]
+    tracks, disparity = relief_tracks(focal)
+    right = map_key_frames(tracks, focal, focal_known=True, config=CONFIG)
+    swapped = adjusted(mirrored(right), focal, refine_focal=False, steps=2)
+    assert nearness_agreement(right, tracks, disparity) > 0.95
+    assert nearness_agreement(swapped, tracks, disparity) < -0.8
+    found = near_side_near(swapped, focal, focal_known=focal_known)
+    assert nearness_agreement(found, tracks, disparity) > 0.95
+    assert mean_error_px(found) < 1.05 * mean_error_px(right)
+    assert near_side_near(right, focal, focal_known=focal_known) is right
 
 
 def test_user_focal_length_and_field_of_view() -> None:

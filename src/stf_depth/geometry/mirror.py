@@ -17,9 +17,10 @@ import pycolmap
 from stf_depth.geometry.mapping import adjusted, mean_error_px
 from stf_depth.types import Float64Array
 
-__all__ = ["near_side_near"]
+__all__ = ["mirrored", "near_side_near"]
 
-_STEPS = 200
+_STEPS = 100
+_MOST_VIEWS = 32  # more key frames have moved on by a picture's width, and perspective decides
 _CLEARLY = 0.98  # of the error of the map as it was found: the mirrored start often ends in the same map
 _NEAREST = 0.1  # of the median depth: what would come to lie behind the camera
 _FLIP = np.diag([1.0, 1.0, -1.0])
@@ -30,15 +31,17 @@ def near_side_near(map_: Any, focal_px: float, *, focal_known: bool) -> Any:
 
     focal_px: the known focal length, or a usual one, which the mirrored map is tried at beside a free one.
     """
-    mirrored = _mirrored(map_)
-    others = [adjusted(mirrored, focal_px, refine_focal=False, steps=_STEPS)]
+    if map_.num_reg_images() > _MOST_VIEWS:
+        return map_
+    other_side = mirrored(map_)
+    others = [adjusted(other_side, focal_px, refine_focal=False, steps=_STEPS)]
     if not focal_known:
-        others.append(adjusted(mirrored, None, refine_focal=True, steps=_STEPS))
+        others.append(adjusted(other_side, None, refine_focal=True, steps=_STEPS))
     best = min(others, key=mean_error_px)
     return best if mean_error_px(best) < _CLEARLY * mean_error_px(map_) else map_
 
 
-def _mirrored(map_: Any) -> Any:
+def mirrored(map_: Any) -> Any:
     """Depths z of the middle camera become 2 z0 - z, z0 their median, and the other cameras turn the other way."""
     other = copy.deepcopy(map_)
     images = sorted(map_.reg_image_ids())

@@ -27,7 +27,7 @@ _VERSIONS = {
     "depth": 1,
     "semantic": 1,
     "panoptic": 1,
-    "camera": 2,
+    "camera": 3,
     "structure": 3,
     "fusion": 7,
 }
