@@ -71,6 +71,7 @@ STANDARD: dict[str, dict[str, Any]] = {
 # Each switches one stage off; the options are those of the configuration.
 ABLATIONS: dict[str, dict[str, Any]] = {
     "flow only": {"fusion.mode": "flow"},
+    "flow only, without egomotion": {"fusion.mode": "flow", "fusion.egomotion": False},
     "without alignment": {"alignment.enabled": False},
     "without affine": {"alignment.affine": False},
     "without grid": {"alignment.grid": False},
