@@ -67,7 +67,10 @@ class PrecomputedDepth:
             hint = f"precomputed:{path}?representation=disparity&ambiguity=affine, or z_depth and metric"
             raise SpecError("the meaning of the depth is not stated", where=path, hint=f"Write for example {hint}")
         self.info: BackendInfo = request.info(
-            self._maps.digest(), representation=self._options.representation, ambiguity=self._options.ambiguity
+            self._maps.digest(),
+            options=self._options.model_dump(mode="json"),
+            representation=self._options.representation,
+            ambiguity=self._options.ambiguity,
         )
 
     def __len__(self) -> int:

@@ -54,7 +54,8 @@ class PrecomputedSegments:
         if not folder.is_dir():
             raise InputNotFoundError("no folder of segments", where=folder)
         self._folder = folder
-        self._offset = SegmentFolderOptions.of(request.options).offset
+        options = SegmentFolderOptions.of(request.options)
+        self._offset = options.offset
         files = sorted(folder.glob("*.png"), key=natural_key)
         if not files:
             raise SequenceError("no segment images", where=folder, expected="one .png for each frame")
@@ -64,7 +65,7 @@ class PrecomputedSegments:
         self._size = _first_size(files, folder)
         self.unusable: dict[int, str] = {}
         used = files if roles_path is None else [*files, roles_path]
-        self.info: BackendInfo = request.info(tree_digest(used, folder.parent))
+        self.info: BackendInfo = request.info(tree_digest(used, folder.parent), options=options.model_dump(mode="json"))
 
     def __len__(self) -> int:
         return max(0, len(self._files) - self._offset)
