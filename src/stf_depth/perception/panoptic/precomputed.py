@@ -19,8 +19,9 @@ from pydantic import Field
 
 from stf_depth.config import FrozenConfig
 from stf_depth.errors import InputError, InputNotFoundError, SequenceError, ShapeError
+from stf_depth.ordering import files_in_order
 from stf_depth.perception.base import BackendInfo, BackendRequest
-from stf_depth.perception.depth.map_files import natural_key, tree_digest
+from stf_depth.perception.depth.map_files import tree_digest
 from stf_depth.perception.frames import resize_map
 from stf_depth.types import Int32Array, Role, SegmentInfo, SegmentMaps
 
@@ -56,7 +57,7 @@ class PrecomputedSegments:
         self._folder = folder
         options = SegmentFolderOptions.of(request.options)
         self._offset = options.offset
-        files = sorted(folder.glob("*.png"), key=natural_key)
+        files = files_in_order(folder, (".png",))
         if not files:
             raise SequenceError("no segment images", where=folder, expected="one .png for each frame")
         self._files = _with_gaps(files)
