@@ -43,7 +43,10 @@ def look_ahead(inputs: ShotInputs, *, use_structure: bool) -> Prelook:
         floor = max(1e-9, 0.02 * unit * float(np.median(structure[confidence > 0])))
         return Prelook(LogMap(offset, floor, ambiguity), unit)
     offset = _offset_below(values) if affine else 0.0
-    return Prelook(LogMap(offset, max(1e-9, 0.01 * (float(np.median(values)) - offset)), inputs.ambiguity), None)
+    # Of what is solid: where most of the picture is infinitely far, its median would be no scale.
+    near = values[values > offset]
+    floor = 0.01 * (float(np.median(near)) - offset) if len(near) else 0.0
+    return Prelook(LogMap(offset, max(1e-9, floor), inputs.ambiguity), None)
 
 
 def _sample(inputs: ShotInputs, frame: int, use_structure: bool) -> tuple[Float32Array, Float32Array, Float32Array]:
