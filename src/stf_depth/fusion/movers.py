@@ -58,6 +58,8 @@ def _movers(roles: Array, confidence: Array, *segments: Array, limit: float) -> 
     roles = nearest(roles, sure.shape)
     mover, rest = roles == Role.MOVER, ~np.isin(roles, (Role.MOVER, Role.SKY))
     triangulated = np.zeros_like(mover)
+    if not rest.any():  # nothing solid to compare with
+        return mover, triangulated
     for part in _parts(mover, *segments):
         triangulated |= part & (sure[part].mean() > limit * sure[rest].mean())
     return mover & ~triangulated, triangulated
