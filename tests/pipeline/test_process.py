@@ -158,7 +158,8 @@ def test_folder_in_use_is_refused(bench, long_video: Path) -> None:
 
 def test_original_layout(bench, room_video: Path) -> None:
     original = replace(bench, delivery=Delivery(standard=False, inference_pickle=True))
-    original.run(room_video)
+    outcome = original.run(room_video)
+    assert set(vars(outcome.result)) == {"folder"}, "frames that were decoded for the images stay with the result"
     working = bench.root / "a" / "working"
     for folder in ("frames", "depth", "segment", "segment_detail"):
         assert len(list((working / folder).iterdir())) == 12

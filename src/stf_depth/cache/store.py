@@ -85,18 +85,22 @@ class ChunkedFrames:
         return np.asarray(self._chunk(position // self._step)[position % self._step])
 
     def _chunk(self, chunk: int) -> NDArray[Any]:
-        if chunk in self._chunks:
-            self._chunks.move_to_end(chunk)
-            return self._chunks[chunk]
+        # Taken out and put back, which makes it the last to go: several threads may do so at once.
+        data = self._chunks.pop(chunk, None)
+        if data is None:
+            data = self._decoded(chunk)
+        self._chunks[chunk] = data
+        if len(self._chunks) > self._kept_chunks:
+            self._chunks.popitem(last=False)
+        return data
+
+    def _decoded(self, chunk: int) -> NDArray[Any]:
         start = chunk * self._step
         try:
             data = np.asarray(self._array[start : min(start + self._step, self._count)])
         except (ValueError, RuntimeError, OSError) as error:
             raise DamagedChunkError(self._folder, chunk) from error
         data.flags.writeable = False
-        self._chunks[chunk] = data
-        if len(self._chunks) > self._kept_chunks:
-            self._chunks.popitem(last=False)
         return data
 
 
