@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stf_depth.fusion.trajectory import Field, look_up
-from stf_depth.geometry.warps import pixel_rays
+from stf_depth.geometry.fuse import normalised_rays
 from stf_depth.types import CameraPath, Float32Array
 
 __all__ = ["PoseFilter"]
@@ -28,7 +28,7 @@ class PoseFilter:
         """unit: factor from the camera path's inverse unit to exp(log disparity). size: (h, w) of the fields."""
         height, width = size
         self._k = camera.intrinsics.resized(width, height)
-        self._rays = pixel_rays(torch.from_numpy(self._k.matrix()).float()[None], height, width)
+        self._rays = torch.from_numpy(normalised_rays(self._k))[None]
         self._poses = np.asarray(camera.world_from_cam, np.float64)
         self._usable = np.asarray(camera.solved) & (np.asarray(camera.reliability) > 0)
         self._unit = unit
