@@ -21,13 +21,13 @@ from stf_depth.export.stages import (
     stage_array,
     stage_extras,
 )
+from stf_depth.fusion.inputs import StructureMaps
 from stf_depth.result import DepthResult
 from stf_depth.types import Ambiguity, Frames, Representation, SegmentInfo, Uint8Array
 
 __all__ = [
     "SegmentFrames",
     "StageDepth",
-    "StructureMaps",
     "audio_source",
     "frame_names",
     "per_frame_depth",
@@ -116,14 +116,6 @@ def _resized(rgb: Uint8Array, wh: tuple[int, int]) -> Uint8Array:
         return rgb
     shrinks = wh[0] < rgb.shape[1]
     return np.asarray(cv2.resize(rgb, wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC), np.uint8)
-
-
-@dataclass(frozen=True)
-class StructureMaps:
-    """Inverse depth triangulated along the camera path, (T, h, w), and its confidence in [0, 1]."""
-
-    disparity: Frames
-    confidence: Frames
 
 
 def structure_maps(result: DepthResult) -> StructureMaps | None:

@@ -29,7 +29,7 @@ from stf_depth.config import FrozenConfig
 from stf_depth.errors import InputError, ShapeError, SpecError
 from stf_depth.perception.base import BackendInfo, BackendRequest
 from stf_depth.perception.depth.map_files import MapSource, open_maps
-from stf_depth.perception.frames import resize_map
+from stf_depth.perception.frames import nearest
 from stf_depth.types import Ambiguity, BoolArray, DepthMaps, Float32Array, Float64Array, Representation
 
 __all__ = ["PrecomputedDepth"]
@@ -107,8 +107,8 @@ class PrecomputedDepth:
         """
         pairs = [self._map(int(number)) for number in index]
         size = pairs[0][0].shape if pairs else (1, 1)
-        values = [resize_map(values, size, "nearest") for values, _ in pairs]
-        valid = [resize_map(valid, size, "nearest") for _, valid in pairs if valid is not None]
+        values = [nearest(values, size) for values, _ in pairs]
+        valid = [nearest(valid, size) for _, valid in pairs if valid is not None]
         representation, ambiguity = self._meaning()
         if not values:
             return DepthMaps.of(np.zeros((0, 1, 1)), representation, ambiguity)

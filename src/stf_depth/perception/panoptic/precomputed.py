@@ -22,7 +22,7 @@ from stf_depth.errors import InputError, InputNotFoundError, SequenceError, Shap
 from stf_depth.ordering import files_in_order
 from stf_depth.perception.base import BackendInfo, BackendRequest
 from stf_depth.perception.depth.map_files import tree_digest
-from stf_depth.perception.frames import resize_map
+from stf_depth.perception.frames import nearest
 from stf_depth.types import Int32Array, Role, SegmentInfo, SegmentMaps
 
 __all__ = ["PrecomputedSegments"]
@@ -90,7 +90,7 @@ class PrecomputedSegments:
         if image is None:
             self.unusable[number] = "missing" if path is None else f"damaged: {path.name}"
             return np.zeros(self._size, np.int32)
-        return resize_map(image, self._size, "nearest")
+        return nearest(image, self._size)
 
     def _known(self, frame_ids: Int32Array) -> Mapping[int, SegmentInfo]:
         present = (int(number) for number in np.unique(frame_ids) if number)
