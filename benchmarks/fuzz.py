@@ -264,14 +264,13 @@ def exr(folder: Path) -> Target:
 @target("names", b"frame_0001.png\0frame_0003.png", "1\u00b22.png\0\u0663.png".encode(), b"../../etc/passwd\0con")
 def names(folder: Path) -> Target:
     """Names of images, videos and folders: order, gaps, and what they become on the disk."""
-    from stf_depth.perception.depth.map_files import natural_key as key_of_path
+    from stf_depth.ordering import natural_key
     from stf_depth.video.discover import safe_name, unique_name
-    from stf_depth.video.sequence import _gaps, natural_key
+    from stf_depth.video.sequence import _gaps
 
     def run(data: bytes) -> None:
         found = [name for name in data.decode("utf-8", "surrogateescape").split("\0") if name and "/" not in name]
         ordered = sorted(found, key=natural_key)
-        sorted(map(Path, found), key=key_of_path)
         _gaps(tuple(ordered))
         taken: set[str] = set()
         for label in data.decode("utf-8", "surrogateescape").split("\0"):

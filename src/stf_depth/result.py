@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,7 +23,7 @@ DEPTH_STORE = "depth.zarr"
 MANIFEST = "manifest.json"
 # Markers of the finished chunks of depth.zarr, beside it.
 PROGRESS = ".progress"
-# Frames are read one by one but stored in chunks: neighbours are decoded once.
+# Frames are read one by one but stored in chunks: neighbours are decoded once, however often ``depth`` is asked for.
 _KEPT_CHUNKS = 2
 
 Parsed = TypeVar("Parsed")
@@ -48,6 +48,10 @@ class DepthResult:
             raise InputNotFoundError("no depth result", where=self.folder, hint="Run: stf-depth run INPUT")
         if not (self.folder / MANIFEST).is_file():
             raise OutputError("unfinished depth result", where=self.folder, hint="Run the same command again to resume")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was opened and decoded stays here: it is opened anew where the result arrives.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -76,17 +80,17 @@ class DepthResult:
         """The video's name, which is the folder's."""
         return self.folder.name
 
-    @property
+    @cached_property
     def depth(self) -> Frames:
         """(T, H, W) float32, lazily read."""
         return self._array("depth")
 
-    @property
+    @cached_property
     def valid(self) -> Frames:
         """(T, H, W) bool, lazily read."""
         return self._array("valid")
 
-    @property
+    @cached_property
     def confidence(self) -> Frames:
         """(T, H, W) float32 in [0, 1], lazily read."""
         return self._array("confidence")
@@ -110,7 +114,7 @@ class DepthResult:
         return OutputError("damaged depth result", where=where, got=repr(error)[:200], hint=_REPAIR)
 
     def __len__(self) -> int:
-        return int(self._array("depth").shape[0])
+        return len(self.depth)
 
     @property
     def representation(self) -> Representation:

@@ -41,6 +41,9 @@ Float64Array = NDArray[np.float64]
 Uint8Array = NDArray[np.uint8]
 Int32Array = NDArray[np.int32]
 
+# The smallest z whose inverse float32 can hold.
+NEAREST_Z = np.finfo(np.float32).tiny
+
 
 class Representation(StrEnum):
     """What a depth value measures."""
@@ -185,18 +188,30 @@ class DepthMaps:
         representation: Representation | str,
         ambiguity: Ambiguity | str,
         *,
+        valid: BoolArray | None = None,
         confidence: Float32Array | None = None,
     ) -> DepthMaps:
-        """Wrap raw network output: non-finite values, and z_depth <= 0, become invalid and zero."""
-        representation = Representation(representation)
+        """Wrap raw values (N, H, W): those that are not finite, and z_depth <= 0, become invalid and zero.
+
+        valid: where something else than the values says what is known, (N, H, W) bool. Unless affine, a known pixel
+        with a value <= 0 or z_depth of infinity has no surface: it is infinitely far, and zero, which is valid.
+        """
+        representation, ambiguity = Representation(representation), Ambiguity(ambiguity)
         values = np.ascontiguousarray(depth, np.float32)
-        valid = np.isfinite(values)
-        if representation is Representation.Z_DEPTH:
-            valid &= values > 0
-        return cls(np.where(valid, values, np.float32(0)), valid, representation, Ambiguity(ambiguity), confidence)
+        known = np.isfinite(values)
+        if valid is None:
+            if representation is Representation.Z_DEPTH:
+                known &= values > 0
+        elif ambiguity is Ambiguity.AFFINE:
+            known &= valid
+        else:
+            endless = (values <= 0) | (np.isposinf(values) & (representation is Representation.Z_DEPTH))
+            values = np.where(endless, np.float32(0), values)
+            known = valid & (known | endless)
+        return cls(np.where(known, values, np.float32(0)), known, representation, ambiguity, confidence)
 
     def as_disparity(self) -> DepthMaps:
-        """Return 1 / z where z_depth is given, and disparity unchanged.
+        """Return 1 / z where z_depth is given, 0 where z is infinite or 0, and disparity unchanged.
 
         Raises AmbiguityError for affine z_depth, whose inverse is not a disparity up to an affine map.
         """
@@ -208,8 +223,9 @@ class DepthMaps:
                 expected="disparity, or z_depth known up to scale",
                 hint="State representation=disparity if the values grow towards the camera",
             )
-        with np.errstate(divide="ignore"):
-            disparity = np.where(self.valid, 1 / np.maximum(self.depth, np.float32(1e-6)), 0).astype(np.float32)
+        has_surface = self.valid & (self.depth > 0)
+        near = np.maximum(self.depth, NEAREST_Z)
+        disparity = np.divide(1, near, out=np.zeros_like(self.depth), where=has_surface)
         return replace(self, depth=disparity, representation=Representation.DISPARITY)
 
 

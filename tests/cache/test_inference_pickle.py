@@ -24,7 +24,7 @@ class _Evil:
 def written(tmp_path: Path, rng: np.random.Generator) -> tuple[Path, np.ndarray]:
     depth = rng.random((5, 3, 4)).astype(np.float32)
     path = tmp_path / "infer_result.pkl"
-    header = {"format": "x", "pts_seconds": np.arange(5.0), "nested": {"a": [1, None, True, "é"]}}
+    header = {"format": "x", "pts_seconds": np.arange(5.0), "nested": {"a": iter([1, None, True, "é"]), "b": {}}}
     write_inference_pickle(path, header, {"depth": (frame for frame in depth), "valid": iter([depth[0] > 0.5])})
     return path, depth
 
@@ -34,7 +34,7 @@ def test_plain_pickle_reads_it(written: tuple[Path, np.ndarray]) -> None:
     with path.open("rb") as file:
         content = pickle.load(file)
     np.testing.assert_array_equal(np.stack(content["depth"]), depth)
-    assert content["nested"] == {"a": [1, None, True, "é"]}
+    assert content["nested"] == {"a": [1, None, True, "é"], "b": {}}
 
 
 def test_restricted_reader_agrees(written: tuple[Path, np.ndarray]) -> None:

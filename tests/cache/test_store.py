@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -206,3 +207,30 @@ def test_a_writer_may_begin_and_end_within_a_stage(tmp_path: Path, frames: np.nd
     writer.append({"depth": frames[4:8]})
     assert store.chunks() == [1]
     assert SequentialWriter(store, 10, first=4).position == 8
+
+
+def test_what_lies_beside_the_chunks_stays_on_the_disk(tmp_path: Path) -> None:
+    """Segment tables take kilobytes a frame: a store that is open must not hold those of a whole video."""
+    chunks, beside = 40, 100_000
+    tracemalloc.start()
+    try:
+        written = StageStore(tmp_path / "s", "key", chunk_frames=1)
+        for chunk in range(chunks):
+            written.write(chunk, {"ids": np.zeros((1, 2, 2), np.int32)}, ["x" * beside])
+        written.finish(chunks)
+        opened = StageStore(tmp_path / "s", "key", chunk_frames=1)
+        assert [len(opened.extra(chunk)[0]) for chunk in opened.chunks()] == [beside] * chunks
+        held = sum(one.size for one in tracemalloc.take_snapshot().statistics("lineno") if one.size > beside // 2)
+    finally:
+        tracemalloc.stop()
+    assert held < 4 * beside
+
+
+def test_a_marker_lost_since_the_store_was_opened_is_a_damaged_chunk(tmp_path: Path, frames: np.ndarray) -> None:
+    store = fill(tmp_path / "s", frames)
+    assert store.extra(0) == {"chunk": 0}
+    forget_chunk(tmp_path / "s", 1)
+    with pytest.raises(DamagedChunkError, match="chunk 1"):
+        store.extra(1)
+    store.write(0, {"depth": frames[:4], "count": np.arange(4)}, {"chunk": "again"})
+    assert store.extra(0) == {"chunk": "again"}

@@ -27,6 +27,16 @@ def test_depth_of_marks_unusable_values() -> None:
     assert np.isfinite(z.depth).all()
 
 
+def test_declared_values_without_a_surface_are_infinitely_far() -> None:
+    values, valid = np.array([[[2.0, np.nan, np.inf, -2.0, 0.0, 3.0]]]), np.array([[[1, 1, 1, 1, 1, 0]]], bool)
+    z = DepthMaps.of(values, "z_depth", "scale", valid=valid)
+    assert z.valid.tolist() == [[[True, False, True, True, True, False]]]
+    assert z.as_disparity().depth.tolist() == [[[0.5, 0, 0, 0, 0, 0]]]
+    affine = DepthMaps.of(values, "disparity", "affine", valid=valid)
+    assert affine.valid.tolist() == [[[True, False, False, True, True, False]]]
+    assert affine.depth.tolist() == [[[2, 0, 0, -2, 0, 0]]]
+
+
 def test_z_depth_inverts_unless_affine() -> None:
     z = DepthMaps.of(np.full((1, 2, 2), 4.0), "z_depth", "scale").as_disparity()
     assert z.representation == "disparity"

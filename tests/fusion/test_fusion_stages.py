@@ -181,6 +181,25 @@ def test_pose_filter_recovers_truth_from_noisy_frames(room_clip: SyntheticClip, 
     assert np.median(after) < 0.3 * max(np.median(before), 0.02)
 
 
+def test_projection_follows_the_definition(room_clip: SyntheticClip) -> None:
+    count, height, width = room_clip.depth.shape
+    poses, k = room_clip.world_from_cam, room_clip.intrinsics.matrix()
+    camera = CameraPath(
+        MotionKind.PARALLAX, room_clip.intrinsics, poses, np.ones(count, bool), np.ones(count, np.float32)
+    )
+    unit = 2.5
+    position, ratio, turned = PoseFilter.along(camera, unit, (height, width)).project(
+        maps(np.log(unit / room_clip.depth[0])), 0, 5
+    )
+    motion = np.linalg.inv(poses[5]) @ poses[0]
+    for v, u in [(0, 0), (height - 1, width - 1), (20, 10), (40, 70)]:
+        ray = np.linalg.inv(k) @ [u, v, 1]
+        point = motion[:3, :3] @ (ray * room_clip.depth[0, v, u]) + motion[:3, 3]
+        np.testing.assert_allclose(position[0, :, v, u], (k @ point / point[2])[:2], rtol=1e-4, atol=1e-3)
+        assert float(ratio[0, 0, v, u]) == pytest.approx(point[2] / room_clip.depth[0, v, u], rel=1e-4)
+        assert float(turned[0, 0, v, u]) == pytest.approx((motion[:3, :3] @ ray)[2], rel=1e-4)
+
+
 def test_expected_change_equals_the_projected_disparity(room_clip: SyntheticClip) -> None:
     count, height, width = room_clip.depth.shape
     camera = CameraPath(

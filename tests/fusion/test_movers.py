@@ -44,6 +44,15 @@ def test_what_moves_has_no_structure_and_stays_a_mover(street: SyntheticClip) ->
     np.testing.assert_array_equal(np.unique(confidence), np.array([0, 0.8], np.float32))
 
 
+@pytest.mark.parametrize("other", [Role.MOVER, Role.SKY])
+def test_movers_of_a_frame_without_anything_solid_are_believed(street: SyntheticClip, other: Role) -> None:
+    inputs = inputs_of(street, on_movers=0.8, elsewhere=0.8)
+    roles = np.where(street.roles == Role.MOVER, street.roles, np.uint8(other))
+    believed = with_believed_movers(replace(inputs, roles=roles), CONFIG)
+    assert believed.roles is not None
+    np.testing.assert_array_equal(believed.roles[1], roles[1])
+
+
 @pytest.mark.parametrize(("on_movers", "elsewhere"), [(0.8, 0.8), (0.5, 0.4)])
 def test_masks_of_what_was_triangulated_as_well_as_the_rest_are_not_believed(
     street: SyntheticClip, on_movers: float, elsewhere: float

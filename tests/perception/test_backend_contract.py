@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from stf_depth.config import FrozenConfig
 from stf_depth.errors import DeviceMemoryError, ShapeError
 from stf_depth.perception.device import running_on
 from stf_depth.perception.registry import create
@@ -152,6 +155,17 @@ def test_every_registered_network_has_a_case() -> None:
     covered |= {(task, TABLE[task][name].loader) for name, (task, *_) in {**STATES, **PLAIN}.items()}
     registered = {(entry.task, entry.loader) for table in TABLE.values() for entry in table.values() if entry.loader}
     assert registered <= covered
+
+
+@pytest.mark.parametrize("case", [*IMAGE_CASES, *FLOW_CASES])
+def test_every_option_is_described_with_its_default(case: str, make: Any) -> None:
+    """Cache keys are made from these: a default that is missing there could change behind the cache's back."""
+    backend = make(case)[1]
+    module = vars(inspect.getmodule(type(backend)))
+    known = [kind for kind in module.values() if inspect.isclass(kind) and issubclass(kind, FrozenConfig)]
+    names = {name for kind in known for name in kind.model_fields}
+    assert set(backend.info.options) == names
+    json.dumps(backend.info.options)
 
 
 @pytest.mark.parametrize("case", ["dpt-large", "zoedepth", "segformer", "oneformer", "eomt"])

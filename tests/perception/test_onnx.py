@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stf_depth.errors import CheckpointError, ConfigError, DeviceError, LicenceError, SpecError, WeightsError
+from stf_depth.perception.onnx_external import external_files
 from stf_depth.perception.onnx_signatures import SIGNATURES, End, match_signature
 from stf_depth.perception.registry import create
 from stf_depth.types import Ambiguity, Representation
@@ -217,6 +220,71 @@ def test_digest_is_the_files(make_graph: MakeGraph) -> None:
     path = make_graph()
     digest = create("depth", f"onnx:{path}?{Z}").info.weights_digest
     assert digest == "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A graph that multiplies by a constant and by an initializer, each in a file of its own beside it."""
+    from onnx import helper, numpy_helper, save, save_model
+
+    ones = np.ones((1, 3, 24, 32), np.float32)
+    constant = helper.make_node("Constant", [], ["inside"], value=numpy_helper.from_array(ones, "inside"))
+    nodes = [
+        constant,
+        helper.make_node("Mul", ["image", "kernel"], ["once"]),
+        helper.make_node("Mul", ["once", "inside"], ["twice"]),
+        helper.make_node("ReduceMean", ["twice"], ["out"], axes=[1]),
+    ]
+    ends = (helper.make_tensor_value_info(name, 1, (1, side, 24, 32)) for name, side in (("image", 3), ("out", 1)))
+    graph = helper.make_graph(nodes, "graph", [next(ends)], [next(ends)], [numpy_helper.from_array(ones, "kernel")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path = tmp_path / "outside.onnx"
+    options = {"save_as_external_data": True, "all_tensors_to_one_file": False, "convert_attribute": True}
+    save_model(model, path, size_threshold=64, **options)
+    save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["kernel", "inside"])
+def test_weights_outside_the_file_are_part_of_the_digest(name: str, outside: Path) -> None:
+    def look() -> tuple[str, float]:
+        backend = create("depth", f"onnx:{outside}?representation=disparity&ambiguity=affine&normalize=none")
+        return backend.info.weights_digest, float(backend.infer(flat((9, 9, 9))).depth.mean())
+
+    assert external_files(outside) == ["inside", "kernel"]
+    digest, value = look()
+    (outside.parent / name).write_bytes(np.full((1, 3, 24, 32), 5, np.float32).tobytes())
+    changed, other = look()
+    assert (value, other) == (9, 45)
+    assert changed != digest
+
+
+def test_missing_weights_outside_the_file_are_named(outside: Path) -> None:
+    (outside.parent / "kernel").unlink()
+    with pytest.raises(WeightsError, match=r"missing.*outside\.onnx.*expected.*kernel"):
+        create("depth", f"onnx:{outside}?{Z}")
+
+
+@given(st.binary(max_size=64))
+def test_bytes_that_are_no_network_are_damaged_or_name_no_file(tmp_path_factory: Any, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.onnx"
+    path.write_bytes(content)
+    try:
+        assert all(isinstance(name, str) for name in external_files(path))
+    except WeightsError as error:
+        assert "damaged ONNX file" in str(error)
+
+
+def test_the_text_of_a_label_file_is_described_not_its_path(make_graph: MakeGraph, tmp_path: Path) -> None:
+    path = make_graph((1, 24, 32, 3), dtype="UINT8")
+
+    def options(file: str, text: str) -> Any:
+        (tmp_path / file).write_text(text)
+        return create("semantic", f"onnx:{path}?labels={tmp_path / file}").info.options
+
+    first = options("names.txt", "background\nsky\n")
+    assert options("names.txt", "background\nroad\n") != first
+    assert options("moved.txt", "background\nsky\n") == first
 
 
 def test_semantic_graph_needs_its_labels(make_graph: MakeGraph, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from stf_depth.errors import InputError, InputNotFoundError, SequenceError, ShapeError, SpecError
+from stf_depth.evaluation.predictions import open_prediction
 from stf_depth.perception.base import IndexedDepth
 from stf_depth.perception.registry import create
 from stf_depth.types import Ambiguity, Representation
@@ -90,6 +91,29 @@ def test_png16_is_millimetres_unless_stated(
     np.testing.assert_allclose(halves.depth[0], codes[2] / 2000, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("options", "metres"), [("", 2.0), ("unit_m=0.01", 20.0)])
+def test_stating_the_assumed_meaning_changes_nothing(options: str, metres: float, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "0.png"), np.full((4, 5), 2000, np.uint16))
+    plain = open_depth(tmp_path, options).read([0])
+    stated = open_depth(tmp_path, "representation=z_depth&ambiguity=metric" + f"&{options}" * bool(options)).read([0])
+    assert plain.depth[0, 0, 0] == stated.depth[0, 0, 0] == pytest.approx(metres)
+    if not options:
+        scored = open_prediction(tmp_path, representation="z_depth", ambiguity="metric").read([0])[0]
+        assert 1 / scored[0, 0] == pytest.approx(metres)
+
+
+def test_other_folders_are_in_metres_whoever_says_so(tmp_path: Path) -> None:
+    openexr = pytest.importorskip("OpenEXR")
+    meaning = "representation=z_depth&ambiguity=metric"
+    for name in ("npy", "exr"):
+        (tmp_path / name).mkdir()
+    np.save(tmp_path / "npy" / "0.npy", np.full((4, 5), 2, np.float32))
+    header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage}
+    openexr.File(header, {"Z": np.full((4, 5), 2, np.float32)}).write(str(tmp_path / "exr" / "0.exr"))
+    read = [open_depth(tmp_path / "exr"), open_depth(tmp_path / "exr", meaning), open_depth(tmp_path / "npy", meaning)]
+    assert [float(backend.read([0]).depth[0, 0, 0]) for backend in read] == [2.0, 2.0, 2.0]
+
+
 def test_png_that_describes_itself(depth: np.ndarray, tmp_path: Path) -> None:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -115,7 +139,7 @@ def test_exr(depth: np.ndarray, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1.0])
-@pytest.mark.parametrize("meaning", [("z_depth", "metric"), ("disparity", "affine")])
+@pytest.mark.parametrize("meaning", [("z_depth", "metric"), ("disparity", "scale")])
 def test_unusable_values_are_invalid(bad: float, meaning: tuple[str, str], depth: np.ndarray, tmp_path: Path) -> None:
     depth[2, 3, 4] = bad
     maps = open_depth(write_npz(tmp_path / "d.npz", depth, representation=meaning[0], ambiguity=meaning[1])).read([2])
@@ -128,6 +152,38 @@ def test_zero_is_invalid_as_z_and_valid_as_disparity(depth: np.ndarray, tmp_path
     path = write_npz(tmp_path / "d.npz", depth)
     assert not open_depth(path).read([0]).valid[0, 0, 0]
     assert open_depth(path, "representation=disparity").read([0]).valid[0, 0, 0]
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_affine_disparity_has_no_zero(declared: bool, depth: np.ndarray, tmp_path: Path) -> None:
+    values = depth - depth.mean()
+    arrays = {"valid": np.ones(depth.shape, bool)} if declared else {}
+    path = write_npz(tmp_path / "d.npz", values, representation="disparity", ambiguity="affine", **arrays)
+    maps = open_depth(path).read(range(12))
+    assert maps.valid.all() and (values < 0).any()
+    np.testing.assert_array_equal(maps.depth, values)
+
+
+@pytest.mark.parametrize(
+    ("meaning", "endless"),
+    [
+        (("z_depth", "metric"), [np.inf, 0.0, -1.0]),
+        (("z_depth", "scale"), [np.inf, 0.0, -1.0]),
+        (("disparity", "scale"), [0.0, -1.0, -np.inf]),
+    ],
+)
+def test_known_pixels_without_a_surface_are_infinitely_far(
+    meaning: tuple[str, str], endless: list[float], depth: np.ndarray, tmp_path: Path
+) -> None:
+    depth[0, 0, :3], depth[0, 1, :2] = endless, (np.nan, 2.0)
+    valid = np.ones(depth.shape, bool)
+    valid[0, 2, 0] = False
+    path = write_npz(tmp_path / "d.npz", depth, valid=valid, representation=meaning[0], ambiguity=meaning[1])
+    near = open_depth(path).read([0]).as_disparity()
+    assert near.valid[0, 0, :3].all() and (near.depth[0, 0, :3] == 0).all()
+    assert near.valid[0, 1, :2].tolist() == [False, True] and not near.valid[0, 2, 0]
+    scored = open_prediction(path).read([0])[0]
+    np.testing.assert_array_equal(np.where(near.valid[0], near.depth[0], np.nan), scored)
 
 
 def test_length_is_checked_when_asked(depth: np.ndarray, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from stf_depth.perception.base import DepthFromGeometry
 from stf_depth.perception.registry import create
 from stf_depth.pipeline.process import Delivery
 from stf_depth.pipeline.progress import SilentReporter
+from stf_depth.video import container
 from stf_depth.video.reader import open_video
 
 Files = Callable[[Path], dict[str, bytes]]
@@ -103,6 +104,21 @@ def test_interrupted_run_resumes_to_the_same_bytes(
     assert bench.depth.frames <= 40 + 2 * 16
 
 
+def test_a_resumed_run_converts_no_frame_twice_for_its_size(
+    bench, long_video: Path, data_files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"video.working_long_side_px": 64}
+    whole = data_files(bench.run(long_video, "whole", **small).result.folder)
+    with pytest.raises(KeyboardInterrupt):
+        replace(bench, reporter=StopAfter("fusion", 33)).run(long_video, "stopped", **small)
+    converted = []
+    convert = container.to_rgb
+    monkeypatch.setattr(container, "to_rgb", lambda frame: converted.append(frame.pts) or convert(frame))
+    assert data_files(bench.run(long_video, "stopped", **small).result.folder) == whole
+    # A frame to know the size by, and those of the chunks that are missing.
+    assert len(converted) <= 1 + 40 - 16
+
+
 def test_same_bytes_twice(bench, long_video: Path, data_files: Files) -> None:
     runs = [data_files(bench.run(long_video, name).result.folder) for name in ("a", "b")]
     assert runs[0] == runs[1]
@@ -144,7 +160,8 @@ def test_folder_in_use_is_refused(bench, long_video: Path) -> None:
 
 def test_original_layout(bench, room_video: Path) -> None:
     original = replace(bench, delivery=Delivery(standard=False, inference_pickle=True))
-    original.run(room_video)
+    outcome = original.run(room_video)
+    assert set(vars(outcome.result)) == {"folder"}, "frames that were decoded for the images stay with the result"
     working = bench.root / "a" / "working"
     for folder in ("frames", "depth", "segment", "segment_detail"):
         assert len(list((working / folder).iterdir())) == 12

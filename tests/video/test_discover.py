@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stf_depth.errors import InputNotFoundError, ShapeError
+from stf_depth.ordering import natural_key
 from stf_depth.video.digest import content_digest
 from stf_depth.video.discover import InputItem, discover, safe_name
 from stf_depth.video.resize import resize_area, working_wh
-from stf_depth.video.sequence import natural_key
 
 
 def touch(path: Path, content: bytes = b"x") -> Path:

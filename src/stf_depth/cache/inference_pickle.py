@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,23 +51,33 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 def write_inference_pickle(path: Path, header: Mapping[str, Any], frames: Mapping[str, Iterable[NDArray[Any]]]) -> None:
     """Write ``{**header, name: [array of frame 0, array of frame 1, ...]}`` in constant memory.
 
-    header: builtins and small arrays. frames: for each name, the arrays of the frames in order.
+    header: builtins and small arrays; an iterator, also within dicts, becomes a list. frames: for each name, the arrays
+    of the frames in order.
     """
+    stacks = {name: map(np.ascontiguousarray, arrays) for name, arrays in frames.items()}
     with atomic_path(path) as partial, partial.open("wb") as file:
-        file.write(pickle.PROTO + bytes([_PROTOCOL]) + pickle.EMPTY_DICT + pickle.MARK)
-        for key, value in header.items():
-            _write_value(file, key)
-            _write_value(file, value)
-        for name, arrays in frames.items():
-            _write_value(file, name)
-            file.write(pickle.EMPTY_LIST + pickle.MARK)
-            for array in arrays:
-                _write_value(file, np.ascontiguousarray(array))
-            file.write(pickle.APPENDS)
-        file.write(pickle.SETITEMS + pickle.STOP)
+        file.write(pickle.PROTO + bytes([_PROTOCOL]))
+        _write_value(file, {**header, **stacks})
+        file.write(pickle.STOP)
 
 
 def _write_value(file: BinaryIO, value: Any) -> None:
+    if isinstance(value, Iterator):
+        file.write(pickle.EMPTY_LIST + pickle.MARK)
+        for item in value:
+            _write_value(file, item)
+        file.write(pickle.APPENDS)
+    elif isinstance(value, dict):
+        file.write(pickle.EMPTY_DICT + pickle.MARK)
+        for key, item in value.items():
+            _write_value(file, key)
+            _write_value(file, item)
+        file.write(pickle.SETITEMS)
+    else:
+        _write_whole(file, value)
+
+
+def _write_whole(file: BinaryIO, value: Any) -> None:
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, _PROTOCOL)
     pickler.fast = True

@@ -85,18 +85,22 @@ class ChunkedFrames:
         return np.asarray(self._chunk(position // self._step)[position % self._step])
 
     def _chunk(self, chunk: int) -> NDArray[Any]:
-        if chunk in self._chunks:
-            self._chunks.move_to_end(chunk)
-            return self._chunks[chunk]
+        # Taken out and put back, which makes it the last to go: several threads may do so at once.
+        data = self._chunks.pop(chunk, None)
+        if data is None:
+            data = self._decoded(chunk)
+        self._chunks[chunk] = data
+        if len(self._chunks) > self._kept_chunks:
+            self._chunks.popitem(last=False)
+        return data
+
+    def _decoded(self, chunk: int) -> NDArray[Any]:
         start = chunk * self._step
         try:
             data = np.asarray(self._array[start : min(start + self._step, self._count)])
         except (ValueError, RuntimeError, OSError) as error:
             raise DamagedChunkError(self._folder, chunk) from error
         data.flags.writeable = False
-        self._chunks[chunk] = data
-        if len(self._chunks) > self._kept_chunks:
-            self._chunks.popitem(last=False)
         return data
 
 
@@ -142,7 +146,9 @@ class StageStore:
         if read_json(folder / "identity.json") != identity or not self._has_readable_metadata():
             self._start_empty()
             write_json(folder / "identity.json", identity)
+        # Which chunks are there, without what lies beside them: that grows with the video.
         self._done = self._verified_markers()
+        self._extra: tuple[int, Any] = (-1, None)  # of the chunk that was asked for last
 
     def _has_readable_metadata(self) -> bool:
         try:
@@ -158,13 +164,23 @@ class StageStore:
             self._markers.mkdir(parents=True)
             zarr.open_group(self.data, mode="w")
 
-    def _verified_markers(self) -> dict[int, dict[str, Any]]:
-        done = {}
-        for marker in sorted(self._markers.glob("[0-9]*.json")):
+    def _verified_markers(self) -> set[int]:
+        done = set()
+        for marker in self._markers.glob("[0-9]*.json"):
             content = read_json(marker)
             if marker.stem.isdecimal() and _is_marker(content) and self._intact(content["files"]):
-                done[int(marker.stem)] = content
+                done.add(int(marker.stem))
         return done
+
+    def _marker(self, chunk: int) -> Path:
+        return self._markers / f"{chunk:06d}.json"
+
+    def _content(self, chunk: int) -> dict[str, Any]:
+        """A marker's files and extra; raises DamagedChunkError where it has been lost since the store was opened."""
+        content = read_json(self._marker(chunk))
+        if chunk not in self._done or not _is_marker(content):
+            raise DamagedChunkError(self.folder, chunk)
+        return dict(content)
 
     def _intact(self, files: Mapping[str, int]) -> bool:
         paths = ((self.data / name, size) for name, size in files.items())
@@ -193,8 +209,12 @@ class StageStore:
         return sorted(self._done)
 
     def extra(self, chunk: int) -> Any:
-        """What was stored beside a chunk's arrays."""
-        return self._done[chunk]["extra"]
+        """What was stored beside a chunk's arrays; raises DamagedChunkError where there is nothing."""
+        kept, extra = self._extra
+        if kept != chunk:
+            extra = self._content(chunk)["extra"]
+            self._extra = chunk, extra
+        return extra
 
     def write(self, chunk: int, arrays: Mapping[str, NDArray[Any]], extra: Any = None) -> None:
         """Store one chunk: arrays (n, ...) with n the chunk length, less only in the last chunk.
@@ -210,9 +230,8 @@ class StageStore:
             for name, data in arrays.items():
                 path = self._write_array(name, chunk, data)
                 files[str(path.relative_to(self.data))] = path.stat().st_size
-        content = {"files": files, "extra": extra}
-        write_json(self._markers / f"{chunk:06d}.json", content)
-        self._done[chunk] = content
+        write_json(self._marker(chunk), {"files": files, "extra": extra})
+        self._done.add(chunk)
 
     def _write_array(self, name: str, chunk: int, data: NDArray[Any]) -> Path:
         array = self._array(name, data)
@@ -252,19 +271,22 @@ class StageStore:
         The files are linked where the file system can, so that this costs no time and no room. ``other`` stays as it
         is, and chunks whose arrays have another shape stay in it.
         """
-        adopted = [chunk for chunk in other.chunks() if not self.has(chunk) and self._fits(other, chunk)]
-        for chunk in adopted:
-            content = other._done[chunk]
-            with output_errors(self.data):
-                for name in content["files"]:
-                    _link(other.data / name, self.data / name)
-            write_json(self._markers / f"{chunk:06d}.json", content)
-            self._done[chunk] = content
-        return adopted
+        wanted = ((chunk, other._content(chunk)) for chunk in other.chunks() if not self.has(chunk))
+        return [chunk for chunk, content in wanted if self._adopt(other, chunk, content)]
 
-    def _fits(self, other: StageStore, chunk: int) -> bool:
-        """Whether the arrays of a chunk are as they are here; those that this store lacks are made."""
-        for name in {file.partition("/")[0] for file in other._done[chunk]["files"]}:
+    def _adopt(self, other: StageStore, chunk: int, content: dict[str, Any]) -> bool:
+        if not self._fits(other, content["files"]):
+            return False
+        with output_errors(self.data):
+            for name in content["files"]:
+                _link(other.data / name, self.data / name)
+        write_json(self._marker(chunk), content)
+        self._done.add(chunk)
+        return True
+
+    def _fits(self, other: StageStore, files: Mapping[str, int]) -> bool:
+        """Whether the arrays of these files are as they are here; those that this store lacks are made."""
+        for name in {file.partition("/")[0] for file in files}:
             here, there = self.data / name / "zarr.json", read_json(other.data / name / "zarr.json")
             if not here.exists():
                 write_json(here, there)
@@ -287,7 +309,9 @@ class StageStore:
     def forget(self, chunk: int) -> None:
         """Make a chunk a miss."""
         forget_chunk(self.folder, chunk)
-        self._done.pop(chunk, None)
+        self._done.discard(chunk)
+        if self._extra[0] == chunk:
+            self._extra = (-1, None)
 
     def frames(self, name: str, *, kept_chunks: int = 4) -> Frames:
         """Lazy view of one array of a finished stage."""

@@ -50,14 +50,9 @@ def _as_disparity(
     depth: NDArray[Any], valid: BoolArray | None, representation: Representation, ambiguity: Ambiguity
 ) -> Float32Array:
     values = np.asarray(depth, np.float32)
-    if representation is Representation.Z_DEPTH and valid is not None:
-        # A pixel declared valid at z <= 0 or z = inf has no surface: it is infinitely far, not unpredicted.
-        endless = valid & ((values <= 0) | np.isposinf(values))
-        found = np.divide(1, values, out=np.zeros_like(values), where=valid & ~endless)
-        return np.where(valid & ~np.isnan(values), found, np.float32(np.nan))
-    maps = DepthMaps.of(values[None], representation, ambiguity).as_disparity()
-    known = maps.valid[0] if valid is None else maps.valid[0] & valid
-    return np.where(known, maps.depth[0], np.float32(np.nan))
+    declared = None if valid is None else valid[None]
+    maps = DepthMaps.of(values[None], representation, ambiguity, valid=declared).as_disparity()
+    return np.where(maps.valid[0], maps.depth[0], np.float32(np.nan))
 
 
 def _refuse_affine_z(representation: Representation, ambiguity: Ambiguity, where: object) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,13 +21,13 @@ from stf_depth.export.stages import (
     stage_array,
     stage_extras,
 )
+from stf_depth.fusion.inputs import StructureMaps
 from stf_depth.result import DepthResult
 from stf_depth.types import Ambiguity, Frames, Representation, SegmentInfo, Uint8Array
 
 __all__ = [
     "SegmentFrames",
     "StageDepth",
-    "StructureMaps",
     "audio_source",
     "frame_names",
     "per_frame_depth",
@@ -118,14 +119,6 @@ def _resized(rgb: Uint8Array, wh: tuple[int, int]) -> Uint8Array:
     return np.asarray(cv2.resize(rgb, wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC), np.uint8)
 
 
-@dataclass(frozen=True)
-class StructureMaps:
-    """Inverse depth triangulated along the camera path, (T, h, w), and its confidence in [0, 1]."""
-
-    disparity: Frames
-    confidence: Frames
-
-
 def structure_maps(result: DepthResult) -> StructureMaps | None:
     """Triangulated inverse depth in the camera path's unit, None where there is none or it is no longer cached."""
     maps = [stage_array(result, "structure", name) for name in ("disparity", "confidence")]
@@ -133,20 +126,23 @@ def structure_maps(result: DepthResult) -> StructureMaps | None:
 
 
 class SegmentFrames:
-    """Segment ids of every frame and what they mean, read lazily from a cached stage."""
+    """Segment ids of every frame and what they mean, read lazily from the cached stage of a task."""
 
-    def __init__(self, folder: Path, ids: Frames) -> None:
-        self.ids = ids
+    def __init__(self, task: str, folder: Path, ids: Frames) -> None:
+        self.task, self.ids = task, ids
         self._folder = folder
+        self._entries: tuple[int, list[Any]] = (-1, [])  # of the chunk that was asked for last
         with reading(folder):
             identity = json.loads((folder / "identity.json").read_text(encoding="utf-8"))
             self._chunk_frames = int(identity["chunk_frames"])
 
     def table(self, index: int) -> dict[int, SegmentInfo]:
         """Meaning of the ids of one frame. Raises CacheError."""
+        chunk, position = divmod(index, self._chunk_frames)
         with reading(self._folder):
-            entries = stage_extras(self._folder, index // self._chunk_frames)
-            return segment_table(entries[index % self._chunk_frames])
+            if self._entries[0] != chunk:
+                self._entries = chunk, stage_extras(self._folder, chunk)
+            return segment_table(self._entries[1][position])
 
 
 def segment_stages(result: DepthResult) -> tuple[str, str]:
@@ -160,5 +156,5 @@ def segment_frames(result: DepthResult) -> SegmentFrames | None:
     for stage in segment_stages(result):
         folder, ids = finished_stage(result, stage), stage_array(result, stage, "ids")
         if folder is not None and ids is not None:
-            return SegmentFrames(folder, ids)
+            return SegmentFrames(stage, folder, ids)
     return None

@@ -48,13 +48,10 @@ def stage_array(result: DepthResult, stage: str, name: str) -> Frames | None:
         return ChunkedFrames(array, int(array.shape[0]), folder, _KEPT_CHUNKS)
 
 
-def stage_extras(folder: Path, chunk: int | None = None) -> list[Any]:
-    """What the stage stored beside the frames of a chunk, or of all chunks in order. Raises CacheError."""
-    markers = sorted(
-        (folder / "done").glob("[0-9]*.json") if chunk is None else [folder / "done" / f"{chunk:06d}.json"]
-    )
+def stage_extras(folder: Path, chunk: int) -> list[Any]:
+    """What the stage stored beside the frames of a chunk. Raises CacheError."""
     with reading(folder):
-        return [extra for marker in markers for extra in json.loads(marker.read_text(encoding="utf-8"))["extra"]]
+        return list(json.loads((folder / "done" / f"{chunk:06d}.json").read_text(encoding="utf-8"))["extra"])
 
 
 def depth_meaning(folder: Path) -> tuple[Representation, Ambiguity]:

@@ -62,7 +62,7 @@ class MetricResult(DepthResult):
         """Always ``metric``."""
         return Ambiguity.METRIC
 
-    @property
+    @cached_property
     def depth(self) -> Frames:
         """(T, H, W) float32 z in metres, 0 where infinitely far, lazily converted."""
         return _MetricFrames(DepthResult(self.folder), self.placements, self.units_m)

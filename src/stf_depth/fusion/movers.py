@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stf_depth.config import FusionConfig
 from stf_depth.frames import MappedFrames
 from stf_depth.fusion.inputs import ShotInputs, StructureMaps
-from stf_depth.fusion.reader import nearest
+from stf_depth.perception.frames import nearest
 from stf_depth.types import BoolArray, Role
 
 __all__ = ["with_believed_movers"]
@@ -58,6 +58,8 @@ def _movers(roles: Array, confidence: Array, *segments: Array, limit: float) -> 
     roles = nearest(roles, sure.shape)
     mover, rest = roles == Role.MOVER, ~np.isin(roles, (Role.MOVER, Role.SKY))
     triangulated = np.zeros_like(mover)
+    if not rest.any():  # nothing solid to compare with
+        return mover, triangulated
     for part in _parts(mover, *segments):
         triangulated |= part & (sure[part].mean() > limit * sure[rest].mean())
     return mover & ~triangulated, triangulated

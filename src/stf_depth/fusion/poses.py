@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stf_depth.fusion.trajectory import Field, look_up
-from stf_depth.geometry.warps import pixel_rays
+from stf_depth.geometry.fuse import normalised_rays
 from stf_depth.types import BoolArray, CameraPath, Float32Array, Float64Array, Intrinsics
 
 __all__ = ["PoseFilter"]
@@ -37,7 +37,7 @@ class PoseFilter:
         """
         height, width = size
         self._k = intrinsics.resized(width, height)
-        self._rays = pixel_rays(torch.from_numpy(self._k.matrix()).float()[None], height, width)
+        self._rays = torch.from_numpy(normalised_rays(self._k))[None]
         self._poses, self._usable, self._unit = world_from_cam, usable, unit
 
     @classmethod

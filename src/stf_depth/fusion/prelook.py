@@ -8,6 +8,7 @@ import numpy as np
 
 from stf_depth.fusion.inputs import ShotInputs, sampled_frames
 from stf_depth.fusion.logmap import LogMap
+from stf_depth.perception.frames import nearest
 from stf_depth.types import Ambiguity, Float32Array, Float64Array
 
 __all__ = ["Prelook", "look_ahead"]
@@ -43,7 +44,10 @@ def look_ahead(inputs: ShotInputs, *, use_structure: bool) -> Prelook:
         floor = max(1e-9, 0.02 * unit * float(np.median(structure[confidence > 0])))
         return Prelook(LogMap(offset, floor, ambiguity), unit)
     offset = _offset_below(values) if affine else 0.0
-    return Prelook(LogMap(offset, max(1e-9, 0.01 * (float(np.median(values)) - offset)), inputs.ambiguity), None)
+    # Of what is solid: where most of the picture is infinitely far, its median would be no scale.
+    near = values[values > offset]
+    floor = 0.01 * (float(np.median(near)) - offset) if len(near) else 0.0
+    return Prelook(LogMap(offset, max(1e-9, floor), inputs.ambiguity), None)
 
 
 def _sample(inputs: ShotInputs, frame: int, use_structure: bool) -> tuple[Float32Array, Float32Array, Float32Array]:
@@ -51,17 +55,10 @@ def _sample(inputs: ShotInputs, frame: int, use_structure: bool) -> tuple[Float3
     good = np.asarray(inputs.valid[frame], bool) & np.isfinite(disparity)
     structure, confidence = np.zeros_like(disparity), np.zeros_like(disparity)
     if use_structure and inputs.structure is not None:
-        structure = _nearest(inputs.structure.disparity[frame], disparity.shape)
-        confidence = _nearest(inputs.structure.confidence[frame], disparity.shape)
+        maps = (inputs.structure.disparity, inputs.structure.confidence)
+        structure, confidence = (nearest(np.asarray(of[frame], np.float32), disparity.shape) for of in maps)
     step = max(1, int(good.sum()) // _POINTS_PER_FRAME)
     return disparity[good][::step], structure[good][::step], confidence[good][::step]
-
-
-def _nearest(values: object, shape: tuple[int, ...]) -> Float32Array:
-    image = np.asarray(values, np.float32)
-    rows, columns = ((np.arange(n) + 0.5) * (m / n) for n, m in zip(shape, image.shape, strict=True))
-    picked: Float32Array = image[rows.astype(np.int64)[:, None], columns.astype(np.int64)[None, :]]
-    return picked
 
 
 def _fit_structure(

@@ -18,12 +18,12 @@ from stf_depth.fusion.inputs import ShotInputs
 from stf_depth.fusion.prelook import Prelook
 from stf_depth.fusion.resampling import fill_unknown, resize, resize_masked
 from stf_depth.perception.base import FlowBackend
+from stf_depth.perception.frames import nearest
 from stf_depth.types import Float32Array, Frames, Role
 
-__all__ = ["FrameCache", "LowFrame", "LowReader", "as_image", "low_size", "nearest"]
+__all__ = ["FrameCache", "LowFrame", "LowReader", "as_image", "low_size"]
 
 Item = TypeVar("Item")
-Label = TypeVar("Label", np.uint8, np.int32, np.bool_, np.float32)
 
 
 class FrameCache(Generic[Item]):
@@ -177,11 +177,3 @@ def as_image(values: Tensor) -> Float32Array:
     """(1, 1, h, w) -> (h, w), or (1, C, h, w) -> (h, w, C), in NumPy."""
     array = values[0].permute(1, 2, 0).cpu().numpy()
     return np.ascontiguousarray(array[..., 0] if array.shape[-1] == 1 else array, np.float32)
-
-
-def nearest(labels: NDArray[Label], size: tuple[int, ...]) -> NDArray[Label]:
-    """Labels (h, w) at ``size``, each pixel that of the nearest centre."""
-    rows = ((np.arange(size[0]) + 0.5) * (labels.shape[0] / size[0])).astype(np.int64)
-    columns = ((np.arange(size[1]) + 0.5) * (labels.shape[1] / size[1])).astype(np.int64)
-    found: NDArray[Label] = labels.take(rows, 0).take(columns, 1)
-    return found

@@ -1,7 +1,7 @@
 """Robust fusion of what several frames say about one surface.
 
 A neighbour is asked where the reference surface projects into it; its answer d_s, at ray q, is brought back along the
-pose (R, t): d = d_s / (R^T q - R^T t d_s)_z. ``warps.sample_disparity`` is the same on torch with all its checks.
+pose (R, t): d = d_s / (R^T q - R^T t d_s)_z.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class _Tracker:
         self._ids: Int64Array = np.zeros(0, np.int64)
         self._xy: Float32Array = np.zeros((0, 2), np.float32)
         self._key_xy: Float32Array = self._xy  # where the live points were at the last key frame
-        self._next_id, self._key_count, self._full_count, self._start = 0, 0, 0, 0
+        self._next_id, self._key_point_count, self._full_count, self._start = 0, 0, 0, 0
         self._frames: list[tuple[Int64Array, Float32Array]] = []
         self._key_frames: list[int] = []
         self._sharpness: list[float] = []
@@ -167,7 +167,7 @@ class _Tracker:
         return inside
 
     def _is_key_frame(self) -> bool:
-        if not self._frames or len(self._ids) < self._config.keyframe_survival * self._key_count:
+        if not self._frames or len(self._ids) < self._config.keyframe_survival * self._key_point_count:
             return True
         if len(self._ids) < _MIN_LINKS:
             return False
@@ -178,7 +178,7 @@ class _Tracker:
         self._key_frames.append(len(self._frames))
         if len(self._ids) < self._config.track_top_up * max(self._full_count, 1):
             self._add_corners(gray, mask)
-        self._key_xy, self._key_count = self._xy.copy(), len(self._ids)
+        self._key_xy, self._key_point_count = self._xy.copy(), len(self._ids)
 
     def _add_corners(self, gray: Uint8Array, mask: Uint8Array | None) -> None:
         room = self._config.track_corners - len(self._ids)

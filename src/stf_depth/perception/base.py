@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from stf_depth.errors import ShapeError
 from stf_depth.types import Ambiguity, DepthMaps, Float32Array, Representation, SegmentMaps, Uint8Array
@@ -47,7 +47,8 @@ class BackendInfo:
     """What a backend is called, what its output means, and what its weights are.
 
     weights_digest: identity of the weights for cache keys (file digest, hub revision, or a version string for
-    backends without weights). size_mb: download size, None when unknown.
+    backends without weights). size_mb: download size, None when unknown. options: everything else that decides the
+    output, defaults included, as JSON values, also for cache keys; the content of files in place of their paths.
     """
 
     name: str
@@ -59,6 +60,7 @@ class BackendInfo:
     representation: Representation | None = None
     ambiguity: Ambiguity | None = None
     version: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,16 @@ class BackendRequest:
         self,
         weights_digest: str,
         *,
+        options: Mapping[str, Any] | None = None,
         version: int = 1,
         representation: Representation | None = None,
         ambiguity: Ambiguity | None = None,
         licence: Licence | None = None,
     ) -> BackendInfo:
-        """Description of the backend made from this request."""
+        """Description of the backend made from this request.
+
+        options: as the backend reads them, with its defaults; left out, those of the request.
+        """
         return BackendInfo(
             name=self.name,
             task=self.task,
@@ -100,6 +106,7 @@ class BackendRequest:
             representation=representation or self.representation,
             ambiguity=ambiguity or self.ambiguity,
             version=version,
+            options=dict(self.options if options is None else options),
         )
 
 

@@ -7,7 +7,7 @@ size covers the frame exactly.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from stf_depth.types import Float32Array, Uint8Array
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "aspect_size", "resize_frames", "resize_map", "to_planes"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "aspect_size", "nearest", "resize_frames", "to_planes"]
 
 Triple = tuple[float, float, float]
+Kind = TypeVar("Kind", bound=np.generic)
 
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
@@ -61,14 +62,9 @@ def to_planes(
     return np.ascontiguousarray(planes.transpose(0, 3, 1, 2))
 
 
-def resize_map(values: NDArray[Any], size_hw: tuple[int, int], method: Literal["nearest", "area"]) -> NDArray[Any]:
-    """(h, w) -> (h', w') of the same dtype, edges aligned; ``nearest`` makes no new values."""
-    if values.shape == size_hw:
-        return values
-    height, width = size_hw
-    if method == "area":
-        return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA), values.dtype)
-    rows = ((np.arange(height) + 0.5) * values.shape[0] / height).astype(int)
-    columns = ((np.arange(width) + 0.5) * values.shape[1] / width).astype(int)
-    picked: NDArray[Any] = values[rows[:, None], columns]
-    return picked
+def nearest(values: NDArray[Kind], size: tuple[int, ...]) -> NDArray[Kind]:
+    """A map (h, w) at ``size``, edges aligned: each pixel is that of the nearest centre, so that no value is new."""
+    rows = ((np.arange(size[0]) + 0.5) * (values.shape[0] / size[0])).astype(np.int64)
+    columns = ((np.arange(size[1]) + 0.5) * (values.shape[1] / size[1])).astype(np.int64)
+    found: NDArray[Kind] = values.take(rows, 0).take(columns, 1)
+    return found

@@ -20,8 +20,8 @@ from pydantic import BeforeValidator, Field
 from stf_depth.config import FrozenConfig
 from stf_depth.errors import CheckpointError, DeviceError, MissingExtraError, SpecError, WeightsError
 from stf_depth.perception.frames import IMAGENET_MEAN, IMAGENET_STD, aspect_size, resize_frames
+from stf_depth.perception.onnx_external import external_files, network_digest
 from stf_depth.perception.onnx_signatures import End, Signature, match_signature
-from stf_depth.perception.weights import file_digest
 from stf_depth.types import Float32Array, Float64Array, Uint8Array
 
 __all__ = ["Graph", "OnnxOptions", "Placement", "open_graph"]
@@ -82,8 +82,8 @@ class Graph:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the file."""
-        return f"sha256:{file_digest(self.path)}"
+        """SHA-256 of the file and of the files that its weights lie in."""
+        return network_digest(self.path)
 
     @cached_property
     def signature(self) -> Signature | None:
@@ -163,8 +163,17 @@ def _session(path: Path, device: str) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), settings, providers=providers)
     except Exception as error:
-        got = " ".join(str(error).split())[:200]
-        raise WeightsError("damaged ONNX file", where=path, got=got) from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: Exception) -> WeightsError:
+    missing = [name for name in external_files(path) if not (path.parent / name).is_file()]
+    if missing:
+        expected = path.parent / missing[0]
+        return WeightsError(
+            "the weights of an ONNX file lie in another, which is missing", where=path, expected=expected
+        )
+    return WeightsError("damaged ONNX file", where=path, got=" ".join(str(error).split())[:200])
 
 
 def _threads() -> int:

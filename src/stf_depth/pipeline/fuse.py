@@ -183,6 +183,4 @@ def _resized(stack: NDArray[Any], size_wh: tuple[int, int], interpolation: int) 
 
 
 def _frames_from(reader: VideoReader, first: int) -> Iterator[NDArray[np.uint8]]:
-    for batch in reader.batches(1):
-        if batch.index[0] >= first:
-            yield batch.rgb[0]
+    return (batch.rgb[0] for batch in reader.batches(1, first=first))

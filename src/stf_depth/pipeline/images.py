@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from stf_depth.cache.files import output_errors, read_json, remove_tree, write_json
 from stf_depth.cache.store import StageStore
+from stf_depth.export.stages import segment_table
 from stf_depth.pipeline.perceive import Perceived
 from stf_depth.pipeline.plan import VideoPlan
 from stf_depth.pipeline.progress import Reporter
 from stf_depth.result import DepthResult
-from stf_depth.types import Frames, Role, SegmentInfo
+from stf_depth.types import Frames
 from stf_depth.video.prefetch import prefetched
 from stf_depth.video.reader import VideoReader
 from stf_depth.visualization import shot_range, write_depth_image, write_rgb_image, write_segment_image
 
-__all__ = ["IMAGE_FOLDERS", "segment_table", "write_images"]
+__all__ = ["IMAGE_FOLDERS", "write_images"]
 
 IMAGE_FOLDERS = ("frames", "depth", "segment", "segment_detail")
 
@@ -50,7 +51,7 @@ def write_images(
     for index, rgb in enumerate(_frames(open_reader)):
         write_rgb_image(plan.folders.working / "frames", index, rgb)
         for folder, (store, ids) in segments.items():
-            table = segment_table(store, index)
+            table = segment_table(store.extra(index // store.chunk_frames)[index % store.chunk_frames])
             write_segment_image(plan.folders.working / folder, index, rgb, np.asarray(ids[index]), table)
         reporter.advance(1)
     _write_depth(plan, result)
@@ -77,15 +78,6 @@ def _segment_sources(plan: VideoPlan) -> dict[str, tuple[StageStore, Frames]]:
     stores = {task: plan.store(task) for task in ("semantic", "panoptic") if task in plan.keys}
     picks = {folder: next((stores[task] for task in tasks if task in stores), None) for folder, tasks in wishes.items()}
     return {folder: (store, store.frames("ids")) for folder, store in picks.items() if store is not None}
-
-
-def segment_table(store: StageStore, index: int) -> Mapping[int, SegmentInfo]:
-    """What the segment ids of one frame mean, from a stage of segments."""
-    entries = store.extra(index // store.chunk_frames)[index % store.chunk_frames]
-    return {
-        int(segment_id): SegmentInfo(label, Role(role), is_thing, score)
-        for segment_id, (label, role, is_thing, score) in entries.items()
-    }
 
 
 def _write_depth(plan: VideoPlan, result: DepthResult) -> None:

@@ -43,7 +43,7 @@ def save_inference_pickle(plan: VideoPlan, name: str, perceived: Perceived, seen
         "ambiguity": seen.ambiguity.value,
         "pts_seconds": perceived.pts_seconds,
         "keys": {stage: store.key for stage, store in stages.items()},
-        "extras": {stage: [store.extra(chunk) for chunk in store.chunks()] for stage, store in stages.items()},
+        "extras": {stage: map(store.extra, store.chunks()) for stage, store in stages.items()},
     }
     frames = {label: _each(stages[stage].frames(array)) for (stage, array), label in _NAMES.items() if stage in stages}
     if "depth" not in stages:

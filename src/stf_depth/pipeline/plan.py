@@ -13,6 +13,7 @@ from stf_depth.cache.keys import stage_key
 from stf_depth.cache.store import StageStore
 from stf_depth.config import RunConfig
 from stf_depth.perception.base import BackendInfo, DepthFromGeometry
+from stf_depth.perception.specs import parse_spec
 from stf_depth.pipeline.backends import Backends
 from stf_depth.result import DEPTH_STORE, MANIFEST, PROGRESS
 
@@ -135,15 +136,23 @@ class VideoPlan:
         )
 
     def _network_key(self, task: str, info: BackendInfo, frame_range: Mapping[str, Any]) -> str:
-        config = {
-            **frame_range,
-            "spec": getattr(self.config, task),
+        config = {**frame_range, **self._network(task, info)}
+        return self._key(task, config, weights=info.weights_digest)
+
+    def _network(self, task: str, info: BackendInfo) -> dict[str, Any]:
+        """What decides a network's output, its weights apart.
+
+        Where weights and maps lie does not count: their digest says what they are.
+        """
+        spec = parse_spec(getattr(self.config, task))
+        return {
+            "backend": spec.target if spec.kind == "name" else spec.kind,
+            "options": dict(info.options),
             "precision": self.config.precision,
-            "backend_version": info.version,
+            "version": info.version,
             "representation": info.representation,
             "ambiguity": info.ambiguity,
         }
-        return self._key(task, config, weights=info.weights_digest)
 
     def _fusion_key(self, upstream: list[str]) -> str:
         flow = self.backends.flow.info
@@ -151,7 +160,7 @@ class VideoPlan:
             "fusion": self.config.fusion.model_dump(),
             "alignment": self.config.alignment.model_dump(),
             "output": [self.config.video.output_wh, self.config.video.output_long_side_px],
-            "flow": [flow.name, flow.version],
+            "flow": self._network("flow", flow),
         }
         return self._key("fusion", config, *upstream, weights=flow.weights_digest)
 

@@ -150,7 +150,8 @@ def _process(plan: VideoPlan, item: InputItem, delivery: Delivery, reporter: Rep
     clock.stage(item.name, "", None)
     tell_loaded(plan, item.name, loaded, reporter)
     return Outcome(
-        result=result,
+        # Another one: what was decoded for the exports does not stay until the run ends.
+        result=DepthResult(plan.folders.output),
         frames=perceived.frame_count,
         failed_frames=perceived.failed_frames,
         seconds=time.perf_counter() - began,

@@ -10,12 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stf_depth.frames import MappedFrames
-from stf_depth.types import Frames, Representation, Shot
+from stf_depth.types import NEAREST_Z, Frames, Representation, Shot
 
 __all__ = ["CountedFrames", "ShotFrames", "as_disparity", "merge_roles"]
-
-# The smallest z whose inverse float32 can hold.
-_NEAREST = np.finfo(np.float32).tiny
 
 
 class ShotFrames:
@@ -69,7 +66,7 @@ def as_disparity(depth: Frames, representation: Representation) -> Frames:
         return depth
 
     def invert(z: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.divide(1, np.maximum(z, _NEAREST), out=np.zeros_like(z), where=z > 0)
+        return np.divide(1, np.maximum(z, NEAREST_Z), out=np.zeros_like(z), where=z > 0)
 
     return MappedFrames(invert, depth)
 

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from stf_depth.errors import OutputError
-from stf_depth.export.source import StageDepth
+from stf_depth.export.source import SegmentFrames, StageDepth
 from stf_depth.report.options import ReportOptions
-from stf_depth.report.sources import Segments, Sources
+from stf_depth.report.sources import Sources
 from stf_depth.types import Float32Array, Shot, Uint8Array
 from stf_depth.visualization import DisplayRange, colorize, segment_overlay, shot_range
 
@@ -170,6 +170,6 @@ def _grey(confidence: Float32Array, wh: tuple[int, int]) -> Uint8Array:
     return colorize(np.nan_to_num(values), np.ones(values.shape, bool), "gray")
 
 
-def _overlay(rgb: Uint8Array, segments: Segments, index: int, wh: tuple[int, int]) -> Uint8Array:
+def _overlay(rgb: Uint8Array, segments: SegmentFrames, index: int, wh: tuple[int, int]) -> Uint8Array:
     ids = np.asarray(segments.ids[index], np.int32)
-    return segment_overlay(_shrunk(rgb, wh), ids, segments.tables[index], legend=False)
+    return segment_overlay(_shrunk(rgb, wh), ids, segments.table(index), legend=False)

@@ -12,11 +12,11 @@ import numpy as np
 
 from stf_depth.errors import AmbiguityError, GeometryError
 from stf_depth.export.geometry import GeometryOptions, shot_geometry
+from stf_depth.export.source import SegmentFrames
 from stf_depth.report.markup import NOTHING, definition_list, details, number, paragraph, section, table, to
 from stf_depth.report.measures import Slice, Stability
 from stf_depth.report.pictures import Pictures, data_uri
 from stf_depth.report.plots import Series, camera_plot, line_plot
-from stf_depth.report.sources import Segments
 from stf_depth.report.words import MOTION, citation, licence_note, meaning, without_folders
 from stf_depth.result import DepthResult
 from stf_depth.types import CameraPath, SegmentInfo, Shot
@@ -228,16 +228,17 @@ def _path_and_unit(result: DepthResult, number: int) -> tuple[CameraPath, str]:
     return replace(camera, world_from_cam=geometry.world_from_cam), "m"
 
 
-def segments_section(segments: Segments | None, pictures: Pictures) -> str:
+def segments_section(segments: SegmentFrames | None, pictures: Pictures) -> str:
     """Names, roles and mean share of the picture, over the shown frames."""
     if segments is None:
         return ""
     shares: defaultdict[str, float] = defaultdict(float)
     known: dict[str, tuple[int, SegmentInfo]] = {}
     for index in pictures.indices:
+        meanings = segments.table(index)
         ids, counts = np.unique(np.asarray(segments.ids[index]), return_counts=True)
         for segment_id, count in zip(ids.tolist(), counts.tolist(), strict=True):
-            info = segments.tables[index].get(segment_id)
+            info = meanings.get(segment_id)
             if segment_id and info is not None:
                 known.setdefault(info.name, (segment_id, info))
                 shares[info.name] += count / segments.ids[index].size / len(pictures.indices)

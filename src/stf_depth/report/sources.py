@@ -9,21 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stf_depth.export.source import StageDepth, per_frame_depth, segment_stages
-from stf_depth.export.stages import finished_stage, reading, segment_table, stage_array, stage_extras
+from stf_depth.export.source import SegmentFrames, StageDepth, per_frame_depth, segment_frames
+from stf_depth.export.stages import stage_array
 from stf_depth.result import DepthResult
-from stf_depth.types import Ambiguity, Frames, Representation, SegmentInfo
+from stf_depth.types import Ambiguity, Frames, Representation
 
-__all__ = ["Segments", "Sources", "open_sources"]
-
-
-@dataclass(frozen=True)
-class Segments:
-    """ids: (T, h, w) int32, lazily read. tables: one mapping from id to meaning for each frame."""
-
-    task: str
-    ids: Frames
-    tables: tuple[Mapping[int, SegmentInfo], ...]
+__all__ = ["Sources", "open_sources"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +28,7 @@ class Sources:
     confidence: Frames
     rgb: Frames | None
     before: StageDepth | None
-    segments: Segments | None
+    segments: SegmentFrames | None
     missing: tuple[str, ...]
 
 
@@ -45,7 +36,7 @@ def open_sources(result: DepthResult) -> Sources:
     """Open whatever the result and the cache hold."""
     rgb = stage_array(result, "frames", "rgb")
     before = _before(result)
-    segments = _segments(result)
+    segments = segment_frames(result)
     missing = []
     if rgb is None:
         missing.append("The decoded frames are not in the cache: pictures of the video and the plots are left out.")
@@ -91,12 +82,3 @@ class _Known:
     def __getitem__(self, index: Any, /) -> NDArray[np.bool_]:
         values = np.asarray(self.disparity[index])
         return np.asarray(np.isfinite(values) & (values > 0))
-
-
-def _segments(result: DepthResult) -> Segments | None:
-    for task in segment_stages(result):
-        folder, ids = finished_stage(result, task), stage_array(result, task, "ids")
-        if folder is not None and ids is not None:
-            with reading(folder):
-                return Segments(task, ids, tuple(map(segment_table, stage_extras(folder))))
-    return None

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from stf_depth.errors import InputError, InputNotFoundError
-from stf_depth.video.sequence import natural_key, sequence_images
+from stf_depth.ordering import natural_key
+from stf_depth.video.sequence import sequence_images
 
 __all__ = ["VIDEO_SUFFIXES", "InputItem", "discover", "safe_name", "unique_name"]
 
@@ -89,7 +90,7 @@ def _in_folder(folder: Path, seen: set[Path]) -> Iterator[Found]:
         yield color, folder.resolve().name, "sequence"
         return
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    entries.sort(key=lambda entry: (natural_key(entry.name), entry.name))
+    entries.sort(key=lambda entry: natural_key(entry.name))
     videos = [entry for entry in entries if entry.suffix.lower() in VIDEO_SUFFIXES and entry.is_file()]
     if not videos and sequence_images(folder):
         yield folder, folder.resolve().name, "sequence"

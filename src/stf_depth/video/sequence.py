@@ -14,32 +14,21 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stf_depth.errors import InputNotFoundError, SequenceError
+from stf_depth.ordering import files_in_order
 from stf_depth.types import Uint8Array, VideoInfo
 from stf_depth.video.container import MAX_FRAME_PIXELS
 from stf_depth.video.source import TimedImage, VideoReader
 
-__all__ = ["DEFAULT_SEQUENCE_RATE", "IMAGE_SUFFIXES", "SequenceReader", "natural_key", "sequence_images"]
+__all__ = ["DEFAULT_SEQUENCE_RATE", "IMAGE_SUFFIXES", "SequenceReader", "sequence_images"]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 DEFAULT_SEQUENCE_RATE = Fraction(30)
 NAMED_GAPS = 8
 
 
-def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key under which ``frame2`` comes before ``frame10``."""
-    parts = re.split(r"([0-9]+)", name.casefold())
-    # Not isdigit: a superscript is a digit that is no number.
-    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts)
-
-
 def sequence_images(folder: Path) -> list[Path]:
     """The images of a folder in natural order, hidden files left out."""
-    found = [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    ]
-    return sorted(found, key=lambda path: (natural_key(path.name), path.name))
+    return files_in_order(folder, IMAGE_SUFFIXES)
 
 
 class SequenceReader(VideoReader):

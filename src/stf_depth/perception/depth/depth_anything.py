@@ -39,7 +39,10 @@ class DepthAnything:
             (Representation.Z_DEPTH, Ambiguity.METRIC) if is_metric else (Representation.DISPARITY, Ambiguity.AFFINE)
         )
         self.info: BackendInfo = request.info(
-            self._network.checkpoint.digest, representation=self._meaning[0], ambiguity=self._meaning[1]
+            self._network.checkpoint.digest,
+            options=self._options.model_dump(mode="json"),
+            representation=self._meaning[0],
+            ambiguity=self._meaning[1],
         )
 
     def infer(self, rgb: Uint8Array) -> DepthMaps:

@@ -39,7 +39,10 @@ class DptDepth:
         self._mean = tuple(preprocessing.get("image_mean", (0.5, 0.5, 0.5)))
         self._std = tuple(preprocessing.get("image_std", (0.5, 0.5, 0.5)))
         self.info: BackendInfo = request.info(
-            self._network.checkpoint.digest, representation=Representation.DISPARITY, ambiguity=Ambiguity.AFFINE
+            self._network.checkpoint.digest,
+            options=self._options.model_dump(mode="json"),
+            representation=Representation.DISPARITY,
+            ambiguity=Ambiguity.AFFINE,
         )
 
     def infer(self, rgb: Uint8Array) -> DepthMaps:

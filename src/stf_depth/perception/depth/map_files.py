@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 import tempfile
 import zipfile
@@ -17,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stf_depth.errors import InputError, InputNotFoundError, MissingExtraError, SequenceError, ShapeError
+from stf_depth.ordering import files_in_order
 from stf_depth.perception.weights import file_digest
 from stf_depth.types import BoolArray, Float32Array, Float64Array
 
-__all__ = ["MapSource", "natural_key", "open_maps", "tree_digest"]
+__all__ = ["MapSource", "open_maps", "tree_digest"]
 
 # What a 16-bit PNG means when nothing says otherwise: the convention of RGB-D recordings.
 MILLIMETRES = {"representation": "z_depth", "ambiguity": "metric", "unit_m": "0.001"}
@@ -28,7 +28,6 @@ EXR_METRES = {"representation": "z_depth", "ambiguity": "metric"}
 STATED_KEYS = ("representation", "ambiguity", "unit_m")
 EXR_WORDS = ("representation", "ambiguity", "stfDepthZ")
 SUFFIXES = (".png", ".exr", ".npy")
-NUMBER_KINDS = "buif"  # NumPy's letters of bool, unsigned, signed and floating
 NUMBER_KINDS = "buif"  # NumPy's letters of bool, unsigned, signed and floating
 NAMED = 8  # names in a message at most
 
@@ -85,9 +84,6 @@ class _Stack:
         if valid is not None and valid.shape != depth.shape:
             what = "validity must match depth"
             raise ShapeError(what, where=path, expected=depth.shape, got=valid.shape)
-        arrays = [array for array in (depth, valid, pts_seconds) if array is not None]
-        if any(np.dtype(array.dtype).kind not in NUMBER_KINDS for array in arrays):
-            raise InputError("not numbers", where=path, got=", ".join(str(array.dtype) for array in arrays))
         arrays = [array for array in (depth, valid, pts_seconds) if array is not None]
         if any(np.dtype(array.dtype).kind not in NUMBER_KINDS for array in arrays):
             raise InputError("not numbers", where=path, got=", ".join(str(array.dtype) for array in arrays))
@@ -163,7 +159,7 @@ class MapFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        found = {suffix: sorted(folder.glob(f"*{suffix}"), key=natural_key) for suffix in SUFFIXES}
+        found = {suffix: files_in_order(folder, (suffix,)) for suffix in SUFFIXES}
         kinds = [suffix for suffix, paths in found.items() if paths]
         if len(kinds) != 1:
             got = ", ".join(kinds) or "none of them"
@@ -184,20 +180,12 @@ class MapFolder:
             raise ShapeError("a depth map has two axes", where=path, got=values.shape)
         if values.dtype.kind not in NUMBER_KINDS:
             raise InputError("not numbers", where=path, got=values.dtype)
-        if values.dtype.kind not in NUMBER_KINDS:
-            raise InputError("not numbers", where=path, got=values.dtype)
         values = np.asarray(values, np.float32)
         # Where unknown has a code of its own, infinity is a value: the sky.
         return values, ~np.isnan(values) if self._codes_unknown else None
 
     def digest(self) -> str:
         return tree_digest(self._paths, self._folder)
-
-
-def natural_key(path: Path) -> list[tuple[int, int, str]]:
-    """Sort key that puts frame2 before frame10."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
 
 
 def tree_digest(paths: list[Path], root: Path) -> str:

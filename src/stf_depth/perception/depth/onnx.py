@@ -50,6 +50,7 @@ class OnnxDepth:
         known = self._graph.signature
         self.info: BackendInfo = request.info(
             self._graph.digest,
+            options=self._options.model_dump(mode="json"),
             representation=self._representation,
             ambiguity=self._ambiguity,
             licence=known.licence if known is not None and request.licence.commercial is None else None,

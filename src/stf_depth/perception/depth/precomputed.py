@@ -9,15 +9,18 @@
 | folder of .exr | one frame a file; channel Z is z-depth in metres |
 | folder of .npy | one frame a file |
 
-Files of a folder are sorted by the numbers in their names. NaN, infinite and negative values are invalid, and so
-is zero in z-depth.
+Files of a folder are sorted by the numbers in their names. Where nothing says which pixels are known, NaN and
+infinite values are not, nor is zero in z-depth, nor are negative values, which only affine disparity has. Where
+something does (``valid``, a code for unknown), known pixels without a surface are infinitely far: see
+``DepthMaps.of``.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -26,7 +29,7 @@ from stf_depth.config import FrozenConfig
 from stf_depth.errors import InputError, ShapeError, SpecError
 from stf_depth.perception.base import BackendInfo, BackendRequest
 from stf_depth.perception.depth.map_files import MapSource, open_maps
-from stf_depth.perception.frames import resize_map
+from stf_depth.perception.frames import nearest
 from stf_depth.types import Ambiguity, BoolArray, DepthMaps, Float32Array, Float64Array, Representation
 
 __all__ = ["PrecomputedDepth"]
@@ -58,17 +61,29 @@ class PrecomputedDepth:
         self._path = path
         self._maps: MapSource = open_maps(path)
         given = PrecomputedOptions.of(request.options).model_dump(exclude_none=True)
-        stated = {**self._maps.stated, **given}
-        if "representation" not in stated and self._maps.assumed:
-            log.warning("%s: taken as z-depth in millimetres; ?representation=... says otherwise", path)
-            stated = {**self._maps.assumed, **stated}
+        stated = self._stated(given)
         self._options = PrecomputedOptions.of({"ambiguity": "affine", **stated})
         if self._options.representation is None or "ambiguity" not in stated:
             hint = f"precomputed:{path}?representation=disparity&ambiguity=affine, or z_depth and metric"
             raise SpecError("the meaning of the depth is not stated", where=path, hint=f"Write for example {hint}")
         self.info: BackendInfo = request.info(
-            self._maps.digest(), representation=self._options.representation, ambiguity=self._options.ambiguity
+            self._maps.digest(),
+            options=self._options.model_dump(mode="json"),
+            representation=self._options.representation,
+            ambiguity=self._options.ambiguity,
         )
+
+    def _stated(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What the values mean: by the options, else the files, else what is assumed where both are silent."""
+        stated, assumed = {**self._maps.stated, **given}, self._maps.assumed
+        if "representation" not in stated and assumed:
+            log.warning("%s: taken as z-depth in millimetres; ?representation=... says otherwise", self._path)
+            return {**assumed, **stated}
+        is_assumed = all(stated.get(key) == assumed.get(key) for key in ("representation", "ambiguity"))
+        if "representation" not in self._maps.stated and is_assumed:
+            # Who states the meaning that is assumed anyway does not change the unit.
+            return {**assumed, **stated}
+        return stated
 
     def __len__(self) -> int:
         return max(0, len(self._maps) - self._options.offset)
@@ -92,26 +107,27 @@ class PrecomputedDepth:
         """
         pairs = [self._map(int(number)) for number in index]
         size = pairs[0][0].shape if pairs else (1, 1)
-        values = [resize_map(values, size, "nearest") for values, _ in pairs]
-        valid = [resize_map(valid, size, "nearest") for _, valid in pairs]
+        values = [nearest(values, size) for values, _ in pairs]
+        valid = [nearest(valid, size) for _, valid in pairs if valid is not None]
         representation, ambiguity = self._meaning()
-        maps = DepthMaps.of(np.stack(values) if values else np.zeros((0, 1, 1)), representation, ambiguity)
-        kept = maps.valid & np.stack(valid) if valid else maps.valid
-        return DepthMaps(np.where(kept, maps.depth, np.float32(0)), kept, representation, ambiguity)
+        if not values:
+            return DepthMaps.of(np.zeros((0, 1, 1)), representation, ambiguity)
+        declared = None if pairs[0][1] is None else np.stack(valid)
+        return DepthMaps.of(np.stack(values), representation, ambiguity, valid=declared)
 
     def _meaning(self) -> tuple[Representation, Ambiguity]:
         if self._options.representation is None or self._options.ambiguity is None:
             raise InputError("the meaning of the depth is not stated", where=self._path)
         return self._options.representation, self._options.ambiguity
 
-    def _map(self, number: int) -> tuple[Float32Array, BoolArray]:
+    def _map(self, number: int) -> tuple[Float32Array, BoolArray | None]:
         if not 0 <= number < len(self):
             what = "no precomputed map for this frame"
             raise ShapeError(what, where=self._path, expected=f"0 to {len(self) - 1}", got=number)
         values, valid = self._maps.read(number + self._options.offset)
-        is_metric_z = self._meaning() == (Representation.Z_DEPTH, Ambiguity.METRIC)
-        if is_metric_z and self._options.unit_m is not None:
+        meaning = self._meaning()
+        if meaning == (Representation.Z_DEPTH, Ambiguity.METRIC) and self._options.unit_m is not None:
             values = values * np.float32(self._options.unit_m)
-        with np.errstate(invalid="ignore"):
-            usable = np.isfinite(values) & (values >= 0)
-        return values, usable if valid is None else usable & valid
+        if valid is None and meaning != (Representation.DISPARITY, Ambiguity.AFFINE):
+            values = np.where(values < 0, np.float32(np.nan), values)
+        return values, valid

@@ -39,7 +39,12 @@ class ZoeDepth:
         self._options = ZoeDepthOptions.of(request.options)
         self._network = TransformersNetwork(request, "ZoeDepthForDepthEstimation")
         digest = self._network.checkpoint.digest
-        self.info: BackendInfo = request.info(digest, representation=Representation.Z_DEPTH, ambiguity=Ambiguity.METRIC)
+        self.info: BackendInfo = request.info(
+            digest,
+            options=self._options.model_dump(mode="json"),
+            representation=Representation.Z_DEPTH,
+            ambiguity=Ambiguity.METRIC,
+        )
 
     def infer(self, rgb: Uint8Array) -> DepthMaps:
         """rgb (N, H, W, 3) uint8 -> z-depth in metres (N, h, w)."""

@@ -30,7 +30,7 @@ class DisFlow:
     def __init__(self, request: BackendRequest) -> None:
         options = DisOptions.of(request.options)
         self._preset = getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{options.speed.upper()}")
-        self.info: BackendInfo = request.info(f"opencv-{cv2.__version__}-dis-{options.speed}")
+        self.info: BackendInfo = request.info(f"opencv-{cv2.__version__}-dis", options=options.model_dump(mode="json"))
 
     def infer(self, source: Uint8Array, target: Uint8Array) -> Float32Array:
         """source, target (N, H, W, 3) uint8 -> flow_px (N, H, W, 2) from source to target (dx, dy).

@@ -37,7 +37,7 @@ class RaftFlow:
         self._options = RaftOptions.of(request.options)
         self._builder = TABLE["flow"][request.name.partition("?")[0]].weights
         self._network = TorchvisionNetwork(request, self._builder, self._empty)
-        self.info: BackendInfo = request.info(self._network.digest)
+        self.info: BackendInfo = request.info(self._network.digest, options=self._options.model_dump(mode="json"))
 
     def _empty(self, _state: State) -> Any:
         from torchvision.models import get_model

@@ -40,7 +40,7 @@ class OneFormer:
         self._classes = network_classes(checkpoint, _class_info_names(checkpoint))
         self._sides = input_sides(checkpoint, self._options)
         _require_tokenizer(checkpoint)
-        self.info: BackendInfo = request.info(checkpoint.digest)
+        self.info: BackendInfo = request.info(checkpoint.digest, options=self._options.model_dump(mode="json"))
 
     @cached_property
     def _task_tokens(self) -> torch.Tensor:

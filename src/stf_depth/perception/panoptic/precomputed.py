@@ -19,9 +19,10 @@ from pydantic import Field
 
 from stf_depth.config import FrozenConfig
 from stf_depth.errors import InputError, InputNotFoundError, SequenceError, ShapeError
+from stf_depth.ordering import files_in_order
 from stf_depth.perception.base import BackendInfo, BackendRequest
-from stf_depth.perception.depth.map_files import natural_key, tree_digest
-from stf_depth.perception.frames import resize_map
+from stf_depth.perception.depth.map_files import tree_digest
+from stf_depth.perception.frames import nearest
 from stf_depth.types import Int32Array, Role, SegmentInfo, SegmentMaps
 
 __all__ = ["PrecomputedSegments"]
@@ -59,7 +60,7 @@ class PrecomputedSegments:
         self._folder = folder
         options = SegmentFolderOptions.of(request.options)
         self._offset = options.offset
-        files = sorted(folder.glob("*.png"), key=natural_key)
+        files = files_in_order(folder, (".png",))
         if not files:
             raise SequenceError("no segment images", where=folder, expected="one .png for each frame")
         self._files = _with_gaps(files) if options.numbered else list[Path | None](files)
@@ -68,7 +69,7 @@ class PrecomputedSegments:
         self._size = _first_size(files, folder)
         self.unusable: dict[int, str] = {}
         used = files if roles_path is None else [*files, roles_path]
-        self.info: BackendInfo = request.info(tree_digest(used, folder.parent))
+        self.info: BackendInfo = request.info(tree_digest(used, folder.parent), options=options.model_dump(mode="json"))
 
     def __len__(self) -> int:
         return max(0, len(self._files) - self._offset)
@@ -92,7 +93,7 @@ class PrecomputedSegments:
         if image is None:
             self.unusable[number] = "missing" if path is None else f"damaged: {path.name}"
             return np.zeros(self._size, np.int32)
-        return resize_map(image, self._size, "nearest")
+        return nearest(image, self._size)
 
     def _known(self, frame_ids: Int32Array) -> Mapping[int, SegmentInfo]:
         present = (int(number) for number in np.unique(frame_ids) if number)

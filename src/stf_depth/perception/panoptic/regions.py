@@ -35,7 +35,9 @@ class RegionSegments:
 
     def __init__(self, request: BackendRequest) -> None:
         self._options = RegionOptions.of(request.options)
-        self.info: BackendInfo = request.info(f"{VERSION}-opencv-{cv2.__version__}")
+        self.info: BackendInfo = request.info(
+            f"{VERSION}-opencv-{cv2.__version__}", options=self._options.model_dump(mode="json")
+        )
 
     def infer(self, rgb: Uint8Array) -> SegmentMaps:
         """rgb (N, H, W, 3) uint8 -> regions (N, h, w) with the long side at the working size or below."""

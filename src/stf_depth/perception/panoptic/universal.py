@@ -34,7 +34,7 @@ class UniversalPanoptic:
         self._sides = input_sides(checkpoint, self._options)
         # EoMT's positions are learned for one square, so its frame is padded to that.
         self._square = int(checkpoint.config["image_size"]) if checkpoint.config["model_type"] == "eomt" else None
-        self.info: BackendInfo = request.info(checkpoint.digest)
+        self.info: BackendInfo = request.info(checkpoint.digest, options=self._options.model_dump(mode="json"))
 
     def infer(self, rgb: Uint8Array) -> SegmentMaps:
         """rgb (N, H, W, 3) uint8 -> segment ids (N, h, w), numbered frame by frame."""

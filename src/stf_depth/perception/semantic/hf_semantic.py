@@ -60,7 +60,7 @@ class HubSemantic:
         labels = config.get("id2label") or {}
         names = checkpoint_names(labels, len(labels) or int(config.get("num_labels", 2)), checkpoint.folder)
         self._table, self._first_id = class_table(names)
-        self.info: BackendInfo = request.info(checkpoint.digest)
+        self.info: BackendInfo = request.info(checkpoint.digest, options=options.model_dump(mode="json"))
 
     def infer(self, rgb: Uint8Array) -> SegmentMaps:
         """rgb (N, H, W, 3) uint8 -> class ids (N, h, w)."""

@@ -40,6 +40,8 @@ class OnnxSemantic:
         known = self._graph.signature
         self.info: BackendInfo = request.info(
             self._graph.digest,
+            # The names, not the path of the file that lists them: its text may change.
+            options={**self._options.model_dump(mode="json"), "labels": names},
             licence=known.licence if known is not None and request.licence.commercial is None else None,
         )
 

@@ -38,7 +38,7 @@ class TorchvisionDeepLab:
         self._options = DeepLabOptions.of(request.options)
         self._builder = TABLE["semantic"][request.name.partition("?")[0]].weights
         self._network = TorchvisionNetwork(request, self._builder, self._empty)
-        self.info: BackendInfo = request.info(self._network.digest)
+        self.info: BackendInfo = request.info(self._network.digest, options=self._options.model_dump(mode="json"))
 
     def _empty(self, state: State) -> Any:
         from torchvision.models import get_model
