@@ -152,6 +152,19 @@ def test_fallback_stands_at_the_top(
     assert "Fallback" in index
 
 
+def test_damage_of_the_input_stands_at_the_top(
+    complete_result: Callable[..., DepthResult], make_result: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_result()
+    facts = json.loads((folder / "manifest.json").read_text())["input"]
+    counts = {"failed_frames": 3, "damaged_frames": 0, "corrected_times": 2, "unusable_maps": {"panoptic": 4}}
+    write_report(complete_result(folder, input={**facts, **counts}), tmp_path / "report.html")
+    _, text = outline(tmp_path / "report.html")
+    for told in ("3 frames of the input could not be decoded.", "2 times of", "4 frames had no usable panoptic map."):
+        assert told in text
+    assert "damaged" not in text
+
+
 @pytest.mark.parametrize("representation", ["disparity", "z_depth"])
 def test_meaning_is_stated(make_result: Callable[..., Path], tmp_path: Path, representation: str) -> None:
     result = DepthResult(make_result(representation=representation, ambiguity="scale"))

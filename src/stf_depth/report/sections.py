@@ -88,8 +88,15 @@ def fallback_label(result: DepthResult) -> str:
 
 
 def _damage_label(result: DepthResult) -> str:
-    failed = result.manifest["input"].get("failed_frames", 0)
-    return paragraph(f"{failed} frames of the input could not be decoded.", "note") if failed else ""
+    facts = result.manifest["input"]
+    counts = {
+        "frames of the input could not be decoded": facts.get("failed_frames", 0),
+        "frames of the input were damaged": facts.get("damaged_frames", 0),
+        "times of the input were corrected": facts.get("corrected_times", 0),
+        **{f"frames had no usable {task} map": count for task, count in facts.get("unusable_maps", {}).items()},
+    }
+    told = [f"{count} {what}." for what, count in counts.items() if count]
+    return paragraph(" ".join(told), "note") if told else ""
 
 
 def viewer_section(result: DepthResult, pictures: Pictures) -> str:
