@@ -271,8 +271,10 @@ class CausalConfig(FrozenConfig):
     color_tolerance: float = Field(30.0, gt=0)
     memory: float = Field(12.0, ge=0)
     steady_below: float = Field(0.03, gt=0)
-    leak: float = Field(0.1, ge=0, le=1)
+    leak: float = Field(0.25, ge=0, le=1)
     reset_below: float = Field(0.25, ge=0, le=1)
+    egomotion: bool = True
+    static_tolerance_px: float = Field(2.5, gt=0)
     irls_steps: int = Field(4, ge=1, le=20)
 
 

@@ -18,11 +18,13 @@ from torch import Tensor
 
 from stf_depth.config import CausalConfig
 from stf_depth.errors import ShapeError
-from stf_depth.fusion.reader import low_size
+from stf_depth.fusion.egomotion import agreement, between_two, camera_step
+from stf_depth.fusion.prelook import offset_below
+from stf_depth.fusion.reader import as_image, low_size
 from stf_depth.fusion.resampling import fill_unknown, resize, resize_masked
 from stf_depth.fusion.trajectory import checked_steps, look_up, pixel_grid
 from stf_depth.perception.base import FlowBackend
-from stf_depth.types import Ambiguity, BoolArray, Float32Array, Uint8Array
+from stf_depth.types import Ambiguity, BoolArray, Float32Array, Float64Array, Uint8Array
 
 __all__ = ["CausalFrame", "CausalFuser"]
 
@@ -62,7 +64,8 @@ class _Held:
     """One frame of the stream on the coarse grid, (1, 1, h, w) each, and what was given.
 
     corrected: c. valid: 0 or 1. fused, weight: q and the frames that it stands for. to_next, to_last: checked flow
-    (1, 3, h, w) to the following and to the preceding frame, None where there is none.
+    (1, 3, h, w) to the following and to the preceding frame, None where there is none. step: (4, 4), the camera's
+    motion from the preceding frame. zero: what disparity is taken to have at infinity.
     """
 
     index: int
@@ -78,6 +81,8 @@ class _Held:
     is_reset: bool
     to_last: Tensor | None = None
     to_next: Tensor | None = None
+    step: Float64Array | None = None
+    zero: float | None = None
 
 
 class CausalFuser:
@@ -145,14 +150,19 @@ class CausalFuser:
         if float(same.mean()) < self._config.reset_below:
             return frame, before
         known = same * frame.valid * (past[:, 2:] > 0.99)
-        line = self._line(frame.fused, past[:, :1], known).relaxed(self._config.leak)
+        offset = self._zero(before)
+        step = self._camera_step(before, ahead, back, offset)
+        nearer = self._seen_from_here(past[:, :1], offset, step, position)
+        line = self._line(frame.fused, nearer, known).relaxed(self._config.leak)
         corrected = line(frame.fused)
-        gap = (past[:, :1] - corrected) / self._tolerance(corrected, frame.valid)
+        gap = (nearer - corrected) / self._tolerance(corrected, frame.valid)
         weight = torch.clamp(past[:, 1:2], max=self._memory(gap, known)) * known / (1 + gap * gap)
-        fused = (weight * past[:, :1] + corrected) / (weight + 1)
+        fused = (weight * nearer + corrected) / (weight + 1)
         joined = replace(
             frame,
             line=line,
+            step=step,
+            zero=offset,
             corrected=corrected,
             fused=fused,
             weight=weight + frame.valid,
@@ -165,6 +175,32 @@ class CausalFuser:
         both = self._flow.infer(np.stack([first, second]), np.stack([second, first]))
         moved = torch.from_numpy(np.ascontiguousarray(both)).permute(0, 3, 1, 2).to(self._device)
         return checked_steps(moved[:1], moved[1:], self._config.tolerance_px)
+
+    def _zero(self, frame: _Held) -> float:
+        """What disparity is taken to have at infinity; affine disparity does not say, and keeps the first guess."""
+        if frame.zero is not None or not self._is_affine:
+            return frame.zero or 0.0
+        used = frame.fused[frame.valid > 0]
+        return offset_below(used.cpu().numpy()) if len(used) else 0.0
+
+    def _camera_step(self, before: _Held, ahead: Tensor, back: Tensor, zero: float) -> Float64Array:
+        if not self._config.egomotion:
+            return np.eye(4)
+        flows = [as_image(flow[:, :2]) for flow in (ahead, back)]
+        log_disparity = as_image(_log_above(before.fused, zero))
+        return camera_step(log_disparity, as_image(before.valid), *flows, tolerance_px=self._config.tolerance_px)
+
+    def _seen_from_here(self, past: Tensor, zero: float, step: Float64Array, position: Tensor) -> Tensor:
+        """What disparity of the last frame, looked up at ``position``, becomes by the camera's motion.
+
+        d' = d (R r)_z / (1 - t_z d), from d = d' / (R r + t d')_z, R and t back to the last frame.
+        """
+        motion, log_past = between_two(step, (past.shape[-2], past.shape[-1])), _log_above(past, zero)
+        _, depth, turned = motion.project(log_past, 1, 0)
+        change = torch.log((turned / (1 + turned - depth).clamp(min=0.2)).clamp(0.5, 2))
+        expected, _, _ = motion.project(log_past + change, 1, 0)
+        change = change * agreement(expected, position, self._config.static_tolerance_px)
+        return torch.where(past > zero, zero + (past - zero) * torch.exp(change), past)
 
     def _same_color(self, rgb: Uint8Array, other: Uint8Array, position: Tensor) -> Tensor:
         """1 where the mean channel differs by less than the tolerance from what ``other`` has at ``position``."""
@@ -227,19 +263,34 @@ class CausalFuser:
         """The frame's mean continued along the flow through the frames that are held behind it."""
         total, weights = frame.fused * frame.weight, frame.weight
         position, alive = pixel_grid(frame.fused), torch.ones_like(frame.fused)
-        step = frame.to_next
+        flow, motion = frame.to_next, np.eye(4)
         tolerance = self._tolerance(frame.fused, frame.valid)
         for later in self._held:
-            if step is None:
+            if flow is None or later.step is None:
                 break
-            moved, inside = look_up(step, position)
+            moved, inside = look_up(flow, position)
             position, alive = position + moved[:, :2], alive * moved[:, 2:] * inside
             found, _ = look_up(torch.cat([later.corrected, later.valid], 1), position)
-            gap = (found[:, :1] - frame.fused) / tolerance
+            motion = later.step @ motion
+            seen = self._seen_from(frame, later, found[:, :1], motion, position)
+            gap = (seen - frame.fused) / tolerance
             known = alive * (found[:, 1:] > 0.99) * frame.valid / (1 + gap * gap)
-            total, weights = total + known * found[:, :1], weights + known
-            step = later.to_next
+            total, weights = total + known * seen, weights + known
+            flow = later.to_next
         return torch.where(weights > 1e-6, total / weights.clamp(min=1e-6), frame.fused), weights
+
+    def _seen_from(self, frame: _Held, later: _Held, found: Tensor, motion: Float64Array, position: Tensor) -> Tensor:
+        """What disparity of a later frame was in ``frame``, ``motion`` before."""
+        zero = later.zero or 0.0
+        poses = between_two(motion, (found.shape[-2], found.shape[-1]))
+        expected, depth, _ = poses.project(_log_above(frame.fused, zero), 0, 1)
+        change = torch.log(depth.clamp(0.5, 2)) * agreement(expected, position, self._config.static_tolerance_px)
+        return torch.where(found > zero, zero + (found - zero) * torch.exp(change), found)
+
+
+def _log_above(disparity: Tensor, zero: float) -> Tensor:
+    above = disparity - zero
+    return torch.log(torch.maximum(above, 0.01 * above.abs().median() + 1e-9))
 
 
 def _least_squares(p: Tensor, q: Tensor, weight: Tensor, is_affine: bool) -> _Line:

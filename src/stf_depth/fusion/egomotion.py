@@ -16,7 +16,7 @@ from stf_depth.fusion.trajectory import pixel_grid
 from stf_depth.geometry.relative_pose import relative_pose
 from stf_depth.types import Float32Array, Float64Array, Intrinsics
 
-__all__ = ["Egomotion"]
+__all__ = ["Egomotion", "agreement", "between_two", "camera_step"]
 
 _FOCAL = 0.9  # of the long side: what cameras usually have
 _COLUMNS = 40
@@ -31,13 +31,9 @@ class Egomotion:
 
     def __init__(self, frame_count: int, size: tuple[int, int], tolerance_px: float) -> None:
         """size: (h, w) of the maps. tolerance_px: by which forward and backward flow may disagree."""
-        height, width = size
         self._tolerance_px = tolerance_px
-        self._focal_px = _FOCAL * max(size)
-        k = Intrinsics(self._focal_px, self._focal_px, (width - 1) / 2, (height - 1) / 2, width, height)
-        self._centre = np.array([k.cx_px, k.cy_px])
         self._poses = np.tile(np.eye(4), (frame_count, 1, 1))
-        self._filter = PoseFilter(k, self._poses, np.ones(frame_count, bool), 1.0, size)
+        self._filter = _along(self._poses, size)
 
     def push(
         self,
@@ -47,59 +43,89 @@ class Egomotion:
         forward_px: Float32Array,
         backward_px: Float32Array,
     ) -> None:
-        """Take the step to ``frame`` from the one before.
-
-        log_disparity, weight: (h, w), of the one before; weight 0 where nothing is known, or what is seen moves.
-        forward_px, backward_px: (h, w, 2), flow from there to ``frame`` and back.
-        """
-        self._poses[frame] = self._poses[frame - 1]
-        start, end = self._matches(weight, forward_px, backward_px)
-        if len(start) < _MIN_POINTS:
-            return
-        log_values = bilinear(log_disparity, start).astype(np.float64)
-        step = self._step(start, end, log_values - np.median(log_values))
-        step[:3, 3] /= np.exp(np.median(log_values))
+        """Take the step to ``frame`` from the one before, whose maps these are: see ``camera_step``."""
+        step = camera_step(log_disparity, weight, forward_px, backward_px, tolerance_px=self._tolerance_px)
         self._poses[frame] = self._poses[frame - 1] @ np.linalg.inv(step)
-
-    def _matches(
-        self, weight: Float32Array, forward_px: Float32Array, backward_px: Float32Array
-    ) -> tuple[Float32Array, Float32Array]:
-        height, width = weight.shape
-        rows = max(2, round(_COLUMNS * height / width))
-        x, y = (np.arange(_COLUMNS) + 0.5) * (width / _COLUMNS) - 0.5, (np.arange(rows) + 0.5) * (height / rows) - 0.5
-        start = np.stack([part.ravel() for part in np.meshgrid(x, y)], 1).astype(np.float32)
-        step = bilinear(forward_px, start)
-        end = start + step
-        gap = np.linalg.norm(step + bilinear(backward_px, end), axis=1)
-        good = gap < self._tolerance_px + 0.05 * np.linalg.norm(step, axis=1)
-        good &= ((end >= 0) & (end <= [width - 1, height - 1])).all(1) & (bilinear(weight, start) > 0.5)
-        return start[good], end[good]
-
-    def _step(self, start: Float32Array, end: Float32Array, log_disparity: Float64Array) -> Float64Array:
-        """Pose of the later camera in the earlier one's points, the identity where depth does not explain the flow."""
-        rays = np.column_stack([(start - self._centre) / self._focal_px, np.ones(len(start))])
-        seen = (end - self._centre) / self._focal_px
-        noise = 1 / self._focal_px
-        found = relative_pose(rays, np.exp(log_disparity), seen, noise=noise)
-        # Turning, zooming and a flat scene look the same as a frontal plane: then nothing tells how far anything moved.
-        plane = relative_pose(rays, np.ones(len(rays)), seen, noise=noise)
-        moved = float(np.median(np.linalg.norm(seen - rays[:, :2], axis=1)))
-        explained = found.errors < 2 * noise + _MAX_RELATIVE_ERROR * moved
-        is_clear = np.median(found.errors) < _CLEARLY * np.median(plane.errors)
-        return found.pose if is_clear and explained.mean() > _MIN_SHARE else np.eye(4)
 
     def expected_change(self, frame: int, other: int, xy_px: Float32Array, log_disparity: Float32Array) -> Float32Array:
         """By how much log disparity of points of ``frame`` grows on the way to ``other``: see ``PoseFilter``."""
         return self._filter.expected_change(frame, other, xy_px, log_disparity)
 
     def change_along(self, log_disparity: Tensor, frame: int, other: int, position: Tensor, least_px: float) -> Tensor:
-        """The expected change of each pixel, the less the farther flow's ``position`` is from where the pose has it.
+        """The expected change of each pixel, less where ``agreement`` is less.
 
-        log_disparity: the network's, (1, 1, h, w). position: (1, 2, h, w). What moves by itself changes its distance in
-        ways of its own. least_px: a gap that halves it, on pixels that stand still.
+        log_disparity: the network's, (1, 1, h, w). position: where flow has each pixel in ``other``, (1, 2, h, w).
         """
         expected, depth, _ = self._filter.project(log_disparity, frame, other)
-        gap = ((expected - position) ** 2).sum(1, keepdim=True)
-        moved = ((position - pixel_grid(position)) ** 2).sum(1, keepdim=True)
-        limit = least_px**2 + (_MAX_RELATIVE_ERROR**2) * moved
-        return -torch.log(depth.clamp(0.1, 10)) / (1 + (gap / limit) ** 2)
+        return -torch.log(depth.clamp(0.1, 10)) * agreement(expected, position, least_px)
+
+
+def between_two(step: Float64Array, size: tuple[int, int]) -> PoseFilter:
+    """Poses of frame 0 and frame 1, ``step`` of ``camera_step`` apart."""
+    return _along(np.stack([np.eye(4), np.linalg.inv(step)]), size)
+
+
+def agreement(expected: Tensor, position: Tensor, least_px: float) -> Tensor:
+    """1 where flow leads where the pose has a pixel, less the farther from it: what moves by itself is no guide.
+
+    expected, position: (1, 2, h, w). least_px: a gap that halves it, on pixels that stand still.
+    """
+    gap = ((expected - position) ** 2).sum(1, keepdim=True)
+    moved = ((position - pixel_grid(position)) ** 2).sum(1, keepdim=True)
+    return 1 / (1 + (gap / (least_px**2 + _MAX_RELATIVE_ERROR**2 * moved)) ** 2)
+
+
+def camera_step(
+    log_disparity: Float32Array,
+    weight: Float32Array,
+    forward_px: Float32Array,
+    backward_px: Float32Array,
+    *,
+    tolerance_px: float,
+) -> Float64Array:
+    """(4, 4) float64: the points of a frame in the next one's camera, in the unit of exp(-log_disparity).
+
+    The identity where depth does not explain most of the flow, or no better than a frontal plane: turning, zooming and
+    a flat scene look like one, and nothing tells how far anything moved. log_disparity, weight: (h, w), of the first
+    frame; weight 0 where nothing is known, or what is seen moves. forward_px, backward_px: (h, w, 2), flow and back.
+    """
+    height, width = weight.shape
+    start, end = _matches(weight, forward_px, backward_px, tolerance_px)
+    if len(start) < _MIN_POINTS:
+        return np.eye(4)
+    focal, centre = _FOCAL * max(height, width), np.array([(width - 1) / 2, (height - 1) / 2])
+    rays = np.column_stack([(start - centre) / focal, np.ones(len(start))])
+    seen, noise = (end - centre) / focal, 1 / focal
+    log_values = bilinear(log_disparity, start).astype(np.float64)
+    level = np.median(log_values)
+    found = relative_pose(rays, np.exp(log_values - level), seen, noise=noise)
+    plane = relative_pose(rays, np.ones(len(rays)), seen, noise=noise)
+    moved = float(np.median(np.linalg.norm(seen - rays[:, :2], axis=1)))
+    explained = found.errors < 2 * noise + _MAX_RELATIVE_ERROR * moved
+    if explained.mean() <= _MIN_SHARE or np.median(found.errors) >= _CLEARLY * np.median(plane.errors):
+        return np.eye(4)
+    found.pose[:3, 3] /= np.exp(level)
+    return found.pose
+
+
+def _along(world_from_cam: Float64Array, size: tuple[int, int]) -> PoseFilter:
+    height, width = size
+    focal = _FOCAL * max(size)
+    k = Intrinsics(focal, focal, (width - 1) / 2, (height - 1) / 2, width, height)
+    return PoseFilter(k, world_from_cam, np.ones(len(world_from_cam), bool), 1.0, size)
+
+
+def _matches(
+    weight: Float32Array, forward_px: Float32Array, backward_px: Float32Array, tolerance_px: float
+) -> tuple[Float32Array, Float32Array]:
+    """Grid points (N, 2) whose flow is checked, and where it leads."""
+    height, width = weight.shape
+    rows = max(2, round(_COLUMNS * height / width))
+    x, y = (np.arange(_COLUMNS) + 0.5) * (width / _COLUMNS) - 0.5, (np.arange(rows) + 0.5) * (height / rows) - 0.5
+    start = np.stack([part.ravel() for part in np.meshgrid(x, y)], 1).astype(np.float32)
+    step = bilinear(forward_px, start)
+    end = start + step
+    gap = np.linalg.norm(step + bilinear(backward_px, end), axis=1)
+    good = gap < tolerance_px + 0.05 * np.linalg.norm(step, axis=1)
+    good &= ((end >= 0) & (end <= [width - 1, height - 1])).all(1) & (bilinear(weight, start) > 0.5)
+    return start[good], end[good]

@@ -11,7 +11,7 @@ from stf_depth.fusion.logmap import LogMap
 from stf_depth.perception.frames import nearest
 from stf_depth.types import Ambiguity, Float32Array, Float64Array
 
-__all__ = ["Prelook", "look_ahead"]
+__all__ = ["Prelook", "look_ahead", "offset_below"]
 
 _POINTS_PER_FRAME = 1500
 _MIN_POINTS = 300
@@ -43,7 +43,7 @@ def look_ahead(inputs: ShotInputs, *, use_structure: bool) -> Prelook:
         ambiguity = Ambiguity.SCALE if affine else inputs.ambiguity
         floor = max(1e-9, 0.02 * unit * float(np.median(structure[confidence > 0])))
         return Prelook(LogMap(offset, floor, ambiguity), unit)
-    offset = _offset_below(values) if affine else 0.0
+    offset = offset_below(values) if affine else 0.0
     # Of what is solid: where most of the picture is infinitely far, its median would be no scale.
     near = values[values > offset]
     floor = 0.01 * (float(np.median(near)) - offset) if len(near) else 0.0
@@ -105,6 +105,7 @@ def _median(values: Float64Array, weight: Float64Array) -> float:
     return float(values[order][np.searchsorted(total, 0.5 * total[-1])])
 
 
-def _offset_below(values: Float32Array) -> float:
+def offset_below(values: Float32Array) -> float:
+    """A guess at the affine disparity of infinity: a little below the smallest values, and not above 0."""
     low, high = np.percentile(values, (0.5, 99.5))
     return float(min(0.0, low - 0.1 * (high - low)))
