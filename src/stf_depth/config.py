@@ -262,6 +262,8 @@ class CausalConfig(FrozenConfig):
     less where frames differ by under steady_below from the past, so that steady input is left as it is.
     leak: share of the correction of scale and shift that is given up with each frame, so that it cannot drift.
     reset_below: share of pixels that must have come from the frame before; with less, the past is forgotten.
+    egomotion: whether the past is carried along the camera's motion; static_tolerance_px: a gap of flow to it, on the
+    coarse grid, from which on a pixel moves by itself.
     """
 
     lookahead_frames: int = Field(0, ge=0, le=16)

@@ -46,6 +46,25 @@ def test_it_is_steadier_than_single_frames(street: SyntheticClip) -> None:
     assert measured[1] < measured[0]
 
 
+@pytest.mark.parametrize("lookahead", [0, 3])
+def test_moving_forward_is_not_taken_for_flicker(lookahead: int) -> None:
+    clip = render_clip(scene("forward"), frames=24, wh=(128, 80))
+    maps = degrade(clip.depth, 0)
+    solid = np.isfinite(clip.depth)
+    truth = np.where(solid, 1 / clip.depth, 0)
+
+    def error(depth: np.ndarray) -> float:
+        line = np.polyfit(depth[solid], truth[solid], 1)
+        return float(np.abs(np.polyval(line, depth[solid]) / truth[solid] - 1).mean())
+
+    carried, held_back = (
+        error(stack(fuse(clip, maps, CausalConfig(lookahead_frames=lookahead, egomotion=on)))[0])
+        for on in (True, False)
+    )
+    assert carried < 0.9 * held_back
+    assert carried < error(maps.depth)
+
+
 @pytest.mark.parametrize("lookahead", [0, 2])
 def test_a_frame_comes_after_the_declared_lookahead_and_depends_on_nothing_later(
     street: SyntheticClip, lookahead: int

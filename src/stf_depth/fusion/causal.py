@@ -4,6 +4,9 @@ The past is one map, the running mean q along the flow, with its weight. A new f
 shift, then averaged with it where flow, colour and disparity agree that both show the same surface:
 q <- (w q + c) / (w + 1), c = s p + b, w = bounded weight of the past x agreement. The correction found on a coarse grid
 is added to the full-size frame, which keeps its edges (recursive fusion with a gate, as CODD, arXiv 2111.09337).
+
+On its way to the new frame q changes as the camera's motion makes it, which is solved from flow and q itself
+(fusion/egomotion.py): what comes nearer would be taken for flicker, and held back.
 """
 
 from __future__ import annotations
