@@ -153,6 +153,39 @@ def test_no_resume_starts_over(bench, long_video: Path) -> None:
     assert bench.depth.frames == 80
 
 
+def test_exports_of_other_depth_are_removed(bench, long_video: Path) -> None:
+    told: list[str] = []
+
+    class Listening(SilentReporter):
+        def message(self, video: str, text: str) -> None:
+            told.append(f"{video}: {text}")
+
+    exporting = replace(bench, reporter=Listening(), delivery=replace(bench.delivery, exports=("npz", "png16", "mkv")))
+    output = exporting.run(long_video).result.folder
+    (output / "notes.txt").write_text("mine")
+    made = {"depth.npz", "depth_png16", "depth_gray16.mkv", "depth_gray16.mkv.json"}
+    assert made <= {path.name for path in output.iterdir()}
+    assert not told
+
+    bench.depth.digest = "2"
+    replace(exporting, delivery=bench.delivery).run(long_video)
+    assert {path.name for path in output.iterdir()} >= {"notes.txt", "depth.zarr", "manifest.json"}
+    assert not made & {path.name for path in output.iterdir()}
+    (line,) = told
+    assert all(name in line for name in made)
+
+
+def test_exports_stay_where_the_depth_stays(bench, long_video: Path) -> None:
+    exporting = replace(bench, delivery=replace(bench.delivery, exports=("npz",)))
+    output = exporting.run(long_video).result.folder
+    bench.run(long_video)
+    assert (output / "depth.npz").is_file()
+    next(output.glob("depth.zarr/depth/c/1/0/0")).unlink()
+    (output / "manifest.json").unlink()
+    assert "fusion" in bench.run(long_video).stages_run
+    assert (output / "depth.npz").is_file()
+
+
 def test_folder_in_use_is_refused(bench, long_video: Path) -> None:
     with folder_lock(bench.root / "a" / "working"), pytest.raises(LockedError, match="another run"):
         bench.run(long_video)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stf_depth.errors import OutputError
 
-__all__ = ["aside"]
+__all__ = ["aside", "remove"]
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def aside(target: Path, *, folder: bool = False) -> Iterator[Path]:
     partial = target.with_name(f".{target.stem}.partial-{os.getpid()}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove(partial)
+        remove(partial)
         if folder:
             partial.mkdir()
         yield partial
@@ -32,7 +32,7 @@ def aside(target: Path, *, folder: bool = False) -> Iterator[Path]:
         raise OutputError("export cannot be written", where=target, got=error.strerror or str(error)) from error
     finally:
         if target.parent.is_dir():
-            _remove(partial)
+            remove(partial)
 
 
 def _take_place(partial: Path, target: Path) -> None:
@@ -46,10 +46,11 @@ def _take_place(partial: Path, target: Path) -> None:
     old = target.with_name(f".{target.name}.old-{os.getpid()}")
     target.replace(old)
     partial.replace(target)
-    _remove(old)
+    remove(old)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a folder or a link, where there is one."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

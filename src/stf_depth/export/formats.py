@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from stf_depth.config import FrozenConfig
 from stf_depth.errors import ConfigError, OutputError, SpecError
+from stf_depth.export.files import remove
 from stf_depth.result import DepthResult
 
-__all__ = ["FORMATS", "Existing", "Format", "export_result", "parse_formats"]
+__all__ = ["FORMATS", "Existing", "Format", "export_result", "parse_formats", "remove_exports"]
 
 # What places depth in space before it can be metric.
 _PLACING = {"fov_degrees", "far_over_near"}
@@ -124,6 +125,19 @@ def export_result(
     if to_metric is not None:
         result = _in_metres(result, [to_metric] if isinstance(to_metric, str) else to_metric, options)
     return {name: _export_one(result, FORMATS[name], folder, existing, options) for name in names}
+
+
+def remove_exports(folder: Path) -> list[str]:
+    """Remove what any format has written to a result folder; returns the names of what was there.
+
+    Raises OSError where the disk refuses.
+    """
+    # A grey video has its mapping beside it.
+    names = [name for form in FORMATS.values() for name in (form.target, f"{form.target}.json")]
+    found = [name for name in names if (folder / name).exists() or (folder / name).is_symlink()]
+    for name in found:
+        remove(folder / name)
+    return found
 
 
 def _in_metres(result: DepthResult, references: Sequence[str], options: Mapping[str, Any]) -> DepthResult:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stf_depth.cache.files import fsync_path, output_errors, read_json
 from stf_depth.cache.sequential import SequentialWriter
 from stf_depth.cache.store import StageStore
+from stf_depth.export import remove_exports
 from stf_depth.fusion.inputs import FusedChunk, ShotInputs
 from stf_depth.geometry.arrays import as_float32
 from stf_depth.pipeline.background import WAITING_CHUNKS, Background
@@ -45,6 +46,7 @@ def fuse_video(
     manifest = read_json(plan.folders.manifest)
     if not isinstance(manifest, dict) or manifest.get("key") != plan.keys["fusion"]:
         _withdraw(plan)
+    _drop_exports_of_other_depth(plan, name, reporter)
     store = StageStore(
         plan.folders.output / PROGRESS, plan.keys["fusion"], chunk_frames=chunk_frames, data=plan.folders.depth_store
     )
@@ -77,6 +79,17 @@ def _withdraw(plan: VideoPlan) -> None:
     with output_errors(plan.folders.output):
         plan.folders.manifest.unlink(missing_ok=True)
         fsync_path(plan.folders.output)
+
+
+def _drop_exports_of_other_depth(plan: VideoPlan, name: str, reporter: Reporter) -> None:
+    """Exports stay as long as the depth that they were made from."""
+    identity = read_json(plan.folders.output / PROGRESS / "identity.json")
+    if isinstance(identity, dict) and identity.get("key") == plan.keys["fusion"]:
+        return
+    with output_errors(plan.folders.output):
+        removed = remove_exports(plan.folders.output)
+    if removed:
+        reporter.message(name, f"the depth is made anew; removed what was exported from the old: {', '.join(removed)}")
 
 
 def shot_ambiguities(store: StageStore) -> dict[int, Ambiguity]:
