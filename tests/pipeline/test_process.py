@@ -14,7 +14,7 @@ from PIL import Image
 
 from stf_depth.cache.files import read_json, write_json
 from stf_depth.cache.lock import folder_lock
-from stf_depth.errors import LockedError, UnreadableVideoError, UntrustedPickleError
+from stf_depth.errors import LockedError, OutputError, UnreadableVideoError, UntrustedPickleError
 from stf_depth.perception.base import DepthFromGeometry
 from stf_depth.perception.registry import create
 from stf_depth.pipeline.process import Delivery
@@ -184,6 +184,31 @@ def test_exports_stay_where_the_depth_stays(bench, long_video: Path) -> None:
     (output / "manifest.json").unlink()
     assert "fusion" in bench.run(long_video).stages_run
     assert (output / "depth.npz").is_file()
+
+
+def test_the_result_of_another_video_is_not_replaced(bench, room_video: Path, long_video: Path, tmp_path: Path) -> None:
+    mine, other = tmp_path / "one" / "clip.mp4", tmp_path / "two" / "clip.mp4"
+    for path, source in ((mine, room_video), (other, long_video)):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(source.read_bytes())
+    off = {"fusion.mode": "none"}
+    assert bench.run(mine, **off).frames == 12
+    for run in (bench, replace(bench, delivery=replace(bench.delivery, resume=False))):
+        with pytest.raises(OutputError, match="another video") as refused:
+            run.run(other, **off)
+        assert all(str(part) in str(refused.value) for part in (bench.root / "a" / "output", mine, other))
+    mine.parent.rename(tmp_path / "moved")
+    assert bench.run(tmp_path / "moved" / "clip.mp4", **off).reused
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "moved" / "clip.mp4")
+    assert bench.run(tmp_path / "link.mp4", **off).reused
+
+
+def test_a_video_that_was_edited_replaces_its_result(bench, room_video: Path, long_video: Path, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(room_video.read_bytes())
+    bench.run(clip, **{"fusion.mode": "none"})
+    clip.write_bytes(long_video.read_bytes())
+    assert bench.run(clip, **{"fusion.mode": "none"}).frames == 40
 
 
 def test_folder_in_use_is_refused(bench, long_video: Path) -> None:

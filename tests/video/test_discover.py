@@ -51,8 +51,27 @@ def test_a_file_named_outright_is_taken_whatever_its_suffix(tmp_path: Path) -> N
 def test_names_are_unique_even_without_regard_to_case(tmp_path: Path) -> None:
     paths = [touch(tmp_path / name) for name in ("a/clip.mp4", "a/clip.mov", "b/Clip.mp4", "c/clip.mp4", "d/clip.mp4")]
     names = [item.name for item in discover(paths)]
-    assert names == ["clip", "clip_mov", "Clip_mp4", "clip_2", "clip_3"]
+    assert names == ["clip_mp4", "clip", "b_Clip", "c_clip", "d_clip"]
     assert len(discover([tmp_path / "a", tmp_path / "a"])) == 2
+
+
+def test_names_do_not_depend_on_the_order_given(tmp_path: Path) -> None:
+    for name in ("v/clip.mp4", "v/a/clip.mp4", "v/b/clip.mp4", "v/b/a/clip.mp4", "v/10/color/0.png"):
+        touch(tmp_path / name)
+    touch(tmp_path / "v" / "w" / "10" / "0.png")
+    whole = {item.path: item.name for item in discover([tmp_path / "v"])}
+    assert whole == {
+        tmp_path / "v" / "clip.mp4": "clip",
+        tmp_path / "v" / "10" / "color": "10",
+        tmp_path / "v" / "a" / "clip.mp4": "a_clip",
+        tmp_path / "v" / "b" / "clip.mp4": "b_clip",
+        tmp_path / "v" / "b" / "a" / "clip.mp4": "b_a_clip",
+        tmp_path / "v" / "w" / "10": "w_10",
+    }
+    paths = [path.parent if path.name == "color" else path for path in whole]
+    turned = discover(paths[::-1])
+    assert [item.path for item in turned] == list(whole)[::-1]
+    assert {item.path: item.name for item in turned} == whole
 
 
 def test_symlinks_are_followed_once(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from stf_depth.cache.files import read_json, write_json
 from stf_depth.cache.store import DamagedChunkError, StageStore, forget_chunk
 from stf_depth.config import RunConfig
+from stf_depth.errors import OutputError
 from stf_depth.evaluation.consistency import flicker_measures
 from stf_depth.export import export_result
 from stf_depth.pipeline.backends import Backends
@@ -110,13 +111,35 @@ def process_video(
 ) -> Outcome:
     """Make, resume or reuse the result of one video.
 
-    Raises InputError, ModelError, CacheError, OutputError or DepthError; whatever was finished before stays.
+    Raises InputError, ModelError, CacheError, OutputError or DepthError; whatever was finished before stays, and so
+    does the finished result of another video.
     """
     with locked(folders):
         plan = VideoPlan(content_digest(item.path), config, backends, folders)
+        _refuse_anothers_result(plan, item)
         if not delivery.resume:
             plan.discard()
         return _with_repairs(lambda: _process(plan, item, delivery, reporter), item.name, reporter)
+
+
+def _refuse_anothers_result(plan: VideoPlan, item: InputItem) -> None:
+    """Two videos of one name meet in one folder: the one that is there is not replaced by the other.
+
+    A video is the same where its content is, however its path is spelt, or where its path is: it was edited.
+    """
+    manifest = read_json(plan.folders.manifest)
+    made_from = manifest.get("input") if isinstance(manifest, dict) else None
+    if not isinstance(made_from, dict) or not isinstance(path := made_from.get("path"), str):
+        return
+    if made_from.get("sha256") == plan.input_digest or path == str(item.path.resolve()):
+        return
+    raise OutputError(
+        "the result of another video lies here",
+        where=plan.folders.output,
+        expected=path,
+        got=item.path.resolve(),
+        hint="Choose another --output-dir, or remove that result",
+    )
 
 
 def _with_repairs(attempt: Callable[[], Outcome], name: str, reporter: Reporter) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -49,15 +49,19 @@ def discover(paths: Iterable[Path], *, taken: set[str] | None = None) -> list[In
     Raises InputNotFoundError where nothing lies at a path or a folder holds no video, InputError for a folder that
     cannot be listed.
     """
-    items: list[InputItem] = []
-    taken = set() if taken is None else taken
+    found: list[Found] = []
     seen: set[Path] = set()
     for path in dict.fromkeys(paths):
         if path.is_dir() and path.resolve() in seen:
             continue
-        for where, label, kind in _found(path, seen):
-            items.append(InputItem(where, unique_name(safe_name(label), where, taken), kind))
-    return items
+        found += _found(path, seen)
+    # Named in the order of their paths, so that the order in which they were given does not swap two names.
+    taken = set() if taken is None else taken
+    homes: dict[str, Path] = {}
+    names: dict[int, str] = {}
+    for position in sorted(range(len(found)), key=lambda position: _place(found[position])):
+        names[position] = _named(found[position], taken, homes)
+    return [InputItem(where, names[position], kind) for position, (where, _, kind) in enumerate(found)]
 
 
 Found = tuple[Path, str, Literal["video", "sequence"]]
@@ -115,18 +119,54 @@ def safe_name(label: str) -> str:
     return text or "video"
 
 
-def unique_name(name: str, path: Path | None, taken: set[str]) -> str:
-    """A name that is not taken, which it then is: ``name``, with the suffix of the file at ``path``, or with a number.
+def unique_name(name: str, others: Iterable[str] | None, taken: set[str]) -> str:
+    """A name that is not taken, which it then is: ``name``, one of ``others``, or ``name`` with a number.
 
     Names that differ only in case would meet in one folder on common file systems.
 
     >>> taken = {"clip"}
-    >>> unique_name("Clip", None, taken), unique_name("Clip", None, taken)
-    ('Clip_2', 'Clip_3')
+    >>> unique_name("Clip", None, taken), unique_name("Clip", None, taken), unique_name("Clip", ["b_Clip"], taken)
+    ('Clip_2', 'Clip_3', 'b_Clip')
     """
-    is_file = path is not None and bool(path.suffix) and path.is_file()
-    suffixed = [f"{name}_{path.suffix.removeprefix('.')}"] if path is not None and is_file else []
     numbered = (f"{name}_{number}" for number in count(2))
-    candidate = next(one for one in chain([name], suffixed, numbered) if one.casefold() not in taken)
+    candidate = next(one for one in chain([name], others or (), numbered) if one.casefold() not in taken)
     taken.add(candidate.casefold())
     return candidate
+
+
+def _place(found: Found) -> list[tuple[bool, object]]:
+    """Sorts as a search through the folders finds: what lies in a folder before its subfolders, in natural order."""
+    where, _, kind = found
+    *folders, last = _real(where).parts
+    return [*((True, natural_key(part)) for part in folders), (kind == "sequence", natural_key(last))]
+
+
+def _named(found: Found, taken: set[str], homes: dict[str, Path]) -> str:
+    name = safe_name(found[1])
+    unique = unique_name(name, _telling_names(name, found, homes), taken)
+    homes[unique.casefold()] = _home(found)
+    return unique
+
+
+def _telling_names(name: str, found: Found, homes: Mapping[str, Path]) -> Iterator[str]:
+    """What tells an input from another of its name: the folders above it, but the suffix from one that lies with it.
+
+    homes: where the others lie, by name; of a name that came from elsewhere, such as a stream's, nothing is known.
+    """
+    where, _, kind = found
+    if kind == "video" and where.suffix and homes.get(name.casefold(), _home(found)) == _home(found):
+        yield f"{name}_{where.suffix.removeprefix('.')}"
+    above = _home(found).parts[1:]
+    yield from (safe_name("_".join([*above[-many:], name])) for many in range(1, len(above) + 1))
+
+
+def _home(found: Found) -> Path:
+    """The folder that an input lies in."""
+    where, label, kind = found
+    home = _real(where).parent
+    return home.parent if kind == "sequence" and label != where.resolve().name else home
+
+
+def _real(path: Path) -> Path:
+    """``path`` without links above it: a link to a video has a name of its own."""
+    return path.parent.resolve() / path.name
