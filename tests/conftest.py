@@ -100,10 +100,11 @@ def write_result(
     depth, valid = _depth_as(clip.depth, representation, ambiguity)
     group = zarr.open_group(folder / "depth.zarr", mode="w")
     confidence = np.full(depth.shape, 0.75, np.float32)
-    for name, values in {"depth": depth, "valid": valid, "confidence": confidence}.items():
-        array = group.create_array(name, shape=values.shape, chunks=(4, *values.shape[1:]), dtype=values.dtype)
-        array[:] = values
-    group.create_array("pts_seconds", data=np.asarray(clip.pts_seconds, np.float64))
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        for name, values in {"depth": depth, "valid": valid, "confidence": confidence}.items():
+            array = group.create_array(name, shape=values.shape, chunks=(4, *values.shape[1:]), dtype=values.dtype)
+            array[:] = values
+        group.create_array("pts_seconds", data=np.asarray(clip.pts_seconds, np.float64))
     group.attrs.update({"representation": representation, "ambiguity": ambiguity})
     shots = []
     for shot in clip.shots:

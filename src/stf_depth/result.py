@@ -107,7 +107,8 @@ class DepthResult:
             array: zarr.Array[Any] = self._group[name]  # type: ignore[assignment]
         except Exception as error:  # as above
             raise self._damaged(error) from error
-        return ChunkedFrames(array, int(array.shape[0]), self.folder / PROGRESS, _KEPT_CHUNKS)
+        store = self.folder / DEPTH_STORE
+        return ChunkedFrames(array, int(array.shape[0]), self.folder / PROGRESS, _KEPT_CHUNKS, result=store)
 
     def _damaged(self, error: Exception) -> OutputError:
         where = self.folder / DEPTH_STORE

@@ -108,6 +108,16 @@ def test_flipped_bit_is_found_when_read(tmp_path: Path, frames: np.ndarray) -> N
     assert not StageStore(tmp_path / "s", "key", chunk_frames=4).has(1)
 
 
+def test_a_chunk_without_a_file_is_not_read_as_zeros(tmp_path: Path, frames: np.ndarray) -> None:
+    fill(tmp_path / "s", frames)
+    view = StageStore(tmp_path / "s", "key", chunk_frames=4).frames("depth")
+    chunk_file(tmp_path / "s", 1).unlink()
+    np.testing.assert_array_equal(view[0], frames[0])
+    with pytest.raises(DamagedChunkError) as caught:
+        view[5]
+    assert (caught.value.folder, caught.value.chunk) == (tmp_path / "s", 1)
+
+
 def test_same_input_gives_same_bytes(tmp_path: Path, frames: np.ndarray) -> None:
     for name in ("a", "b"):
         fill(tmp_path / name, frames)

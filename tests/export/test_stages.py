@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from stf_depth.cache.store import DamagedChunkError
 from stf_depth.errors import CacheError, OutputError
+from stf_depth.export import export_result
 from stf_depth.export.source import per_frame_depth, segment_frames, structure_maps
 from stf_depth.report.sources import open_sources
 from stf_depth.result import DepthResult
@@ -51,6 +53,20 @@ def test_a_damaged_store_is_one_error(result: DepthResult, stage: str) -> None:
         metadata.write_text("no metadata")
     with pytest.raises(CacheError, match="damaged cache stage"):
         READERS[stage](result)
+
+
+@pytest.mark.parametrize("name", ["depth", "valid"])
+@pytest.mark.parametrize("how", ["gone", "cut", "empty"])
+def test_a_damaged_result_is_named_and_not_exported(make_result: Callable[..., Path], name: str, how: str) -> None:
+    folder = make_result()
+    chunk = folder / "depth.zarr" / name / "c" / "1" / "0" / "0"
+    content = chunk.read_bytes()
+    chunk.unlink()
+    if how != "gone":
+        chunk.write_bytes(content[: len(content) // 2] if how == "cut" else b"")
+    with pytest.raises(DamagedChunkError, match=r"damaged depth result: .*depth\.zarr chunk 1\. Repeat the run"):
+        export_result(DepthResult(folder), ["npz"])
+    assert not (folder / "depth.npz").exists()
 
 
 @pytest.mark.parametrize("change", [{"representation": "height"}, {"ambiguity": 3}, {"representation": None}])

@@ -146,6 +146,18 @@ def test_damaged_cache_is_repaired(bench, long_video: Path, data_files: Files) -
     assert data_files(bench.run(long_video).result.folder) == whole
 
 
+def test_damage_found_while_exporting_is_repaired(bench, long_video: Path, data_files: Files) -> None:
+    whole = data_files(bench.run(long_video).result.folder)
+    chunk = bench.root / "a" / "output" / "depth.zarr" / "depth" / "c" / "1" / "0" / "0"
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 1
+    chunk.write_bytes(data)
+    exporting = replace(bench, delivery=replace(bench.delivery, exports=("npz",)))
+    folder = exporting.run(long_video).result.folder
+    assert data_files(folder) == whole
+    assert (folder / "depth.npz").is_file()
+
+
 def test_no_resume_starts_over(bench, long_video: Path) -> None:
     bench.run(long_video)
     fresh = replace(bench, delivery=replace(bench.delivery, resume=False))

@@ -29,27 +29,37 @@ _OPEN_END = 2**31 - 1
 
 
 class DamagedChunkError(CacheError):
-    """A chunk that fails its checksum; ``store.forget(chunk)`` makes it a miss."""
+    """A chunk without a file or that fails its checksum; ``store.forget(chunk)`` makes it a miss.
 
-    def __init__(self, folder: Path, chunk: int) -> None:
-        super().__init__("damaged cache chunk", where=f"{folder} chunk {chunk}", hint="It is computed again")
+    folder: with the markers of the store. result: the depth store of a finished result, where it is one.
+    """
+
+    def __init__(self, folder: Path, chunk: int, result: Path | None = None) -> None:
+        what = "damaged cache chunk" if result is None else "damaged depth result"
+        hint = "Repeat the run of this video to repair it: the rest is kept"
+        super().__init__(what, where=f"{result or folder} chunk {chunk}", hint=hint)
         self.folder = folder
         self.chunk = chunk
+        self.result = result
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.folder, self.chunk)
+        return type(self), (self.folder, self.chunk, self.result)
 
 
 class ChunkedFrames:
     """Lazy time-first array over a store, with a few decoded chunks kept.
 
     ``frames[i]`` is one frame, ``frames[a:b]`` a stack, both read-only NumPy arrays; further indices pick from these.
+    result: as in DamagedChunkError, which reading raises.
     """
 
-    def __init__(self, array: zarr.Array[Any], count: int, folder: Path, kept_chunks: int = 4) -> None:
+    def __init__(
+        self, array: zarr.Array[Any], count: int, folder: Path, kept_chunks: int = 4, *, result: Path | None = None
+    ) -> None:
         self._array = array
         self._count = count
         self._folder = folder
+        self._result = result
         self._kept_chunks = kept_chunks
         self._chunks: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self._step = int(array.chunks[0])
@@ -95,13 +105,21 @@ class ChunkedFrames:
         return data
 
     def _decoded(self, chunk: int) -> NDArray[Any]:
+        if not self._chunk_file(chunk).is_file():
+            # Zarr would give zeros, which are valid depth; the stores write chunks of zeros too.
+            raise DamagedChunkError(self._folder, chunk, self._result)
         start = chunk * self._step
         try:
             data = np.asarray(self._array[start : min(start + self._step, self._count)])
         except (ValueError, RuntimeError, OSError) as error:
-            raise DamagedChunkError(self._folder, chunk) from error
+            raise DamagedChunkError(self._folder, chunk, self._result) from error
         data.flags.writeable = False
         return data
+
+    def _chunk_file(self, chunk: int) -> Path:
+        array: Any = self._array
+        key = array.metadata.encode_chunk_key((chunk, *[0] * (array.ndim - 1)))
+        return Path(array.store.root, array.path, key)
 
 
 def _is_marker(content: Any) -> bool:

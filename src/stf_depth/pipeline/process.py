@@ -152,7 +152,7 @@ def _with_repairs(attempt: Callable[[], Outcome], name: str, reporter: Reporter)
             if (error.folder, error.chunk) in repaired:
                 raise
             repaired.add((error.folder, error.chunk))
-            reporter.message(name, str(error))
+            reporter.message(name, f"{error.what}: {error.where}. It is computed again")
             forget_chunk(error.folder, error.chunk)
 
 
