@@ -22,6 +22,7 @@
     │   ├── LockedError          another run holds the folder
     │   └── UntrustedPickleError a pickle holding anything but arrays and builtins
     ├── OutputError              an output folder or file cannot be written
+    │   └── ExportError          some of several exports failed, the others are done
     └── GeometryError            a camera or structure computation without a solution
 
 A message is one line: what happened, where, what was expected, what was found, what to do.
@@ -37,6 +38,7 @@ __all__ = [
     "DepthError",
     "DeviceError",
     "DeviceMemoryError",
+    "ExportError",
     "GeometryError",
     "InputError",
     "InputNotFoundError",
@@ -189,6 +191,10 @@ class UntrustedPickleError(CacheError):
 
 class OutputError(StfDepthError):
     """An output folder or file cannot be written."""
+
+
+class ExportError(OutputError):
+    """Some of several exports failed; the others are done."""
 
 
 class GeometryError(StfDepthError):

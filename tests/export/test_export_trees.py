@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 
-from stf_depth.errors import InputNotFoundError
+from stf_depth.cli.main import main
+from stf_depth.errors import ConfigError, ExportError, GeometryError, InputNotFoundError
 from stf_depth.export import export_result, export_tree
 from stf_depth.export import reading as reading_module
 from stf_depth.result import DepthResult
@@ -35,6 +37,43 @@ def test_folders_are_mirrored(tiny_result: Path, tmp_path: Path) -> None:
 def test_one_result_is_a_tree_of_one(tiny_result: Path, tmp_path: Path) -> None:
     written = export_tree(tiny_result, "npz", tmp_path)
     assert written == {tiny_result: {"npz": [tmp_path / "depth.npz"]}}
+
+
+def test_what_fails_does_not_stop_the_rest(
+    make_result: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, how in (("a", {}), ("b", {"kind": "unsolved"}), ("c", {}), ("d", {"kind": "unsolved"}), ("e", {})):
+        shutil.copytree(make_result(**how), tmp_path / "in" / name)
+    (tmp_path / "in" / "c" / "depth.zarr" / "zarr.json").write_text("{}")
+    with pytest.raises(ExportError) as failed:
+        export_tree(tmp_path / "in", "ply,npz", tmp_path / "out", every=12)
+    assert all(f"{tmp_path / 'in' / name}: ply" in str(failed.value) for name in "bcd")
+    assert {path.parent.name for path in (tmp_path / "out").glob("*/depth.npz")} == set("abde")
+    assert {path.parent.name for path in (tmp_path / "out").glob("*/points_ply")} == set("ae")
+
+    assert (
+        main(
+            ["export", str(tmp_path / "in"), "--format", "ply,npz", "--set", "every=12", "--out", str(tmp_path / "cli")]
+        )
+        == 1
+    )
+    written, errors = capsys.readouterr()
+    assert {path.parent.name for path in (tmp_path / "cli").glob("*/depth.npz")} == set("abde")
+    assert str(tmp_path / "cli" / "e" / "depth.npz") in written
+    lines = errors.splitlines()
+    assert [line.split("in/")[1][0] for line in lines] == ["b", "c", "d"]
+    assert "ply, npz: damaged depth result" in lines[1]
+
+
+def test_one_failure_keeps_its_kind_and_the_other_formats(make_result: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(GeometryError, match="focal length"):
+        export_result(DepthResult(make_result(kind="unsolved")), "ply,npz", tmp_path)
+    assert (tmp_path / "depth.npz").is_file()
+
+
+def test_a_bad_option_stops_at_once(tiny_result: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="every"):
+        export_tree(tiny_result, "npz,ply", tmp_path, every=0)
 
 
 @pytest.mark.parametrize("name", ["npz", "pkl", "zarr", "png16"])

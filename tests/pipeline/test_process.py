@@ -14,7 +14,7 @@ from PIL import Image
 
 from stf_depth.cache.files import read_json, write_json
 from stf_depth.cache.lock import folder_lock
-from stf_depth.errors import LockedError, OutputError, UnreadableVideoError, UntrustedPickleError
+from stf_depth.errors import ExportError, LockedError, OutputError, UnreadableVideoError, UntrustedPickleError
 from stf_depth.perception.base import DepthFromGeometry
 from stf_depth.perception.registry import create
 from stf_depth.pipeline.process import Delivery
@@ -221,6 +221,15 @@ def test_a_video_that_was_edited_replaces_its_result(bench, room_video: Path, lo
     bench.run(clip, **{"fusion.mode": "none"})
     clip.write_bytes(long_video.read_bytes())
     assert bench.run(clip, **{"fusion.mode": "none"}).frames == 40
+
+
+def test_a_format_that_fails_does_not_stop_the_others(bench, room_video: Path) -> None:
+    exporting = replace(bench, delivery=replace(bench.delivery, exports=("ply", "npz", "mesh-ply", "png16")))
+    with pytest.raises(ExportError) as failed:
+        exporting.run(room_video, **{"fusion.mode": "none"})
+    assert "ply: the focal length" in str(failed.value) and "mesh-ply: the focal length" in str(failed.value)
+    result = bench.run(room_video, **{"fusion.mode": "none"}).result
+    assert set(result.manifest["exports"]) == {"npz", "png16"}
 
 
 def test_folder_in_use_is_refused(bench, long_video: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+
+from stf_depth.cli.common import EXIT_FAILED
+from stf_depth.errors import StfDepthError
 
 __all__ = ["export", "view"]
 
@@ -26,19 +30,33 @@ def export(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite/--skip-existing", help="What to do with files there.")] = True,
-) -> None:
+) -> int:
     """Write a finished result in other formats; no network runs."""
     from stf_depth.cli.run import assignments
-    from stf_depth.export import export_tree
+    from stf_depth.export import attempt_tree
 
     existing: Literal["overwrite", "skip"] = "overwrite" if overwrite else "skip"
     chosen: dict[str, Any] = {**assignments(option), **({"to_metric": to_metric} if to_metric else {})}
-    for written in export_tree(result, formats, out, existing=existing, **chosen).values():
-        for name, files in written.items():
+    failed: list[str] = []
+    for folder, done in attempt_tree(result, formats, out, existing=existing, **chosen):
+        for name, files in done.files.items():
             for file in files[:3]:
                 typer.echo(f"{name}: {file}")
             if len(files) > 3:
                 typer.echo(f"{name}: and {len(files) - 3} more")
+        failed += _failure_lines(folder, done.failures)
+    for line in failed:
+        typer.echo(f"error: {line}", err=True)
+    return EXIT_FAILED if failed else 0
+
+
+def _failure_lines(folder: Path, failures: Mapping[str, StfDepthError]) -> list[str]:
+    """One line for each message, with the formats that it concerns; most messages name the folder."""
+    formats: dict[str, list[str]] = {}
+    for name, error in failures.items():
+        formats.setdefault(str(error), []).append(name)
+    lines = {text: f"{', '.join(names)}: {text}" for text, names in formats.items()}
+    return [line if str(folder) in text else f"{folder}: {line}" for text, line in lines.items()]
 
 
 def view(

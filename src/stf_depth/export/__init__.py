@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from stf_depth.export.formats import FORMATS, Format, export_result, parse_formats, remove_exports
-from stf_depth.export.tree import export_tree
+from stf_depth.export.formats import FORMATS, Format, export_result, failures_as_error, parse_formats, remove_exports
+from stf_depth.export.tree import attempt_tree, export_tree
 
-__all__ = ["FORMATS", "Format", "export_result", "export_tree", "parse_formats", "remove_exports"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "attempt_tree",
+    "export_result",
+    "export_tree",
+    "failures_as_error",
+    "parse_formats",
+    "remove_exports",
+]

@@ -10,11 +10,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stf_depth.config import FrozenConfig
-from stf_depth.errors import ConfigError, OutputError, SpecError
+from stf_depth.errors import ConfigError, ExportError, OutputError, SpecError, StfDepthError, UsageError
 from stf_depth.export.files import remove
 from stf_depth.result import DepthResult
 
-__all__ = ["FORMATS", "Existing", "Format", "export_result", "parse_formats", "remove_exports"]
+__all__ = [
+    "FORMATS",
+    "Existing",
+    "Exported",
+    "Format",
+    "attempt_formats",
+    "export_result",
+    "failures_as_error",
+    "parse_formats",
+    "remove_exports",
+]
 
 # What places depth in space before it can be metric.
 _PLACING = {"fov_degrees", "far_over_near"}
@@ -109,7 +119,7 @@ def export_result(
     to_metric: str | Sequence[str] | None = None,
     **options: Any,
 ) -> dict[str, list[Path]]:
-    """Write a result in each of ``formats`` and return the files of each.
+    """Write a result in each of ``formats`` and return the files of each; one that fails does not stop the others.
 
     out: folder to write to, the result's own when None. existing: what happens to a target that is already there.
     to_metric: one known length for each shot, or one metric model, as ``parse_reference`` reads them, that turns the
@@ -117,14 +127,55 @@ def export_result(
     with ``to_metric`` also ``fov_degrees`` and ``far_over_near``.
 
     Raises SpecError for an unknown format, ConfigError for an unknown or bad option, OutputError for a target that
-    exists or cannot be written, AmbiguityError or GeometryError where the result cannot be expressed in a format.
+    exists or cannot be written, AmbiguityError or GeometryError where the result cannot be expressed in a format; and
+    ExportError, which names each, where several formats fail.
     """
+    done = attempt_formats(result, formats, out, existing=existing, to_metric=to_metric, **options)
+    if len(done.failures) == 1:
+        raise next(iter(done.failures.values()))
+    if done.failures:
+        raise failures_as_error(result.folder, done.failures)
+    return done.files
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What came of exporting one result: the files of each format, and why some formats have none."""
+
+    files: dict[str, list[Path]] = field(default_factory=dict)
+    failures: dict[str, StfDepthError] = field(default_factory=dict)
+
+
+def failures_as_error(where: Path, failures: Mapping[str, StfDepthError]) -> ExportError:
+    """One error for all that failed, by format."""
+    lines = "; ".join(f"{name}: {error}" for name, error in failures.items())
+    return ExportError("some exports failed, the others are done", where=where, got=lines)
+
+
+def attempt_formats(
+    result: DepthResult,
+    formats: str | Sequence[str],
+    out: Path | None = None,
+    *,
+    existing: Existing = "overwrite",
+    to_metric: str | Sequence[str] | None = None,
+    **options: Any,
+) -> Exported:
+    """As ``export_result``, with what failed in the answer; raises UsageError, which would fail everywhere."""
     names = parse_formats(formats)
     _reject_unknown(names, options, set() if to_metric is None else _PLACING)
     folder = result.folder if out is None else out
     if to_metric is not None:
         result = _in_metres(result, [to_metric] if isinstance(to_metric, str) else to_metric, options)
-    return {name: _export_one(result, FORMATS[name], folder, existing, options) for name in names}
+    done = Exported()
+    for name in names:
+        try:
+            done.files[name] = _export_one(result, FORMATS[name], folder, existing, options)
+        except UsageError:
+            raise
+        except StfDepthError as error:
+            done.failures[name] = error
+    return done
 
 
 def remove_exports(folder: Path) -> list[str]:

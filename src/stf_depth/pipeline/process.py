@@ -12,9 +12,9 @@ from typing import Any
 from stf_depth.cache.files import read_json, write_json
 from stf_depth.cache.store import DamagedChunkError, StageStore, forget_chunk
 from stf_depth.config import RunConfig
-from stf_depth.errors import OutputError
+from stf_depth.errors import OutputError, StfDepthError
 from stf_depth.evaluation.consistency import flicker_measures
-from stf_depth.export import export_result
+from stf_depth.export import export_result, failures_as_error
 from stf_depth.pipeline.backends import Backends
 from stf_depth.pipeline.fuse import fuse_video
 from stf_depth.pipeline.geometry import build_structure, solve_cameras
@@ -242,17 +242,29 @@ def _deliver(
     open_reader: Callable[[], VideoReader],
     clock: _StageClock,
 ) -> None:
-    """Videos, exports, images and the original interface's cache: whatever is not there yet."""
+    """Videos, exports, images and the original interface's cache: whatever is not there yet.
+
+    Raises ExportError at the end where a format cannot be written: the depth and the other formats stay.
+    """
     if delivery.inference_pickle and not has_inference_pickle(plan):
         clock.stage(item.name, "infer_result.pkl", None)
         save_inference_pickle(plan, item.name, perceived, seen)
     if delivery.visualize:
         write_images(plan, item.name, perceived, result, open_reader, clock)
     wanted = dict.fromkeys([*(STANDARD_EXPORTS if delivery.standard else ()), *delivery.exports])
+    failures: dict[str, StfDepthError] = {}
     for name in wanted:
-        if not _exported(result, name):
-            clock.stage(item.name, name, perceived.frame_count)
+        if _exported(result, name):
+            continue
+        clock.stage(item.name, name, perceived.frame_count)
+        try:
             _record_export(result, name, export_result(result, [name], plan.folders.output)[name])
+        except DamagedChunkError:
+            raise  # it is repaired, and everything is tried again
+        except StfDepthError as error:
+            failures[name] = error
+    if failures:
+        raise failures_as_error(plan.folders.output, failures)
 
 
 def _exported(result: DepthResult, name: str) -> bool:
