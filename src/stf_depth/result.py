@@ -140,7 +140,7 @@ class DepthResult:
 
     @cached_property
     def cameras(self) -> list[CameraPath]:
-        """One camera path for each shot, at the size of ``depth``."""
+        """One camera path for each shot, at the size of ``depth``; poses in the unit of the solve, not of ``depth``."""
         return self._parsed(lambda manifest: [camera_from_json(shot["camera"]) for shot in manifest["shots"]])
 
     @property

@@ -67,7 +67,7 @@ def test_zarr_and_npy_and_pickle_hold_the_same_depth(result: DepthResult, tmp_pa
     depth = np.asarray(result.depth[:])
     group = zarr.open_group(files["zarr"][0], mode="r")
     np.testing.assert_array_equal(group["depth"][:], depth)
-    assert dict(group.attrs)["units"] == "1/m"
+    assert dict(group.attrs)["unit"] == "1/m"
     np.testing.assert_array_equal(np.stack([np.load(path) for path in files["npy"][:-1]]), depth)
     content = pickle.loads(files["pkl"][0].read_bytes())
     np.testing.assert_array_equal(content["depth"], depth)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 import pytest
 import trimesh
+import zarr
 from PIL import Image
 
 from stf_depth.errors import GeometryError
@@ -80,3 +84,28 @@ def test_unsolved_result_is_refused(make_result: Callable[..., Path], tmp_path: 
     with pytest.raises(GeometryError, match="solved poses"):
         export_result(DepthResult(make_result(kind="rotation")), "cameras", tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ambiguity", ["metric", "scale"])
+def test_copies_state_the_unit_of_their_poses(
+    make_result: Callable[..., Path], room_clip: SyntheticClip, tmp_path: Path, ambiguity: str
+) -> None:
+    """The camera path is solved in a unit of half a metre; in copies of metric depth its poses are in metres."""
+    solved = room_clip.world_from_cam.copy()
+    solved[:, :3, 3] *= 2
+    result = DepthResult(make_result(replace(room_clip, world_from_cam=solved), ambiguity=ambiguity))
+    structure = result.stage("structure")
+    assert structure is not None
+    disparity = zarr.open_group(structure / "data.zarr", mode="r+")["disparity"]
+    disparity[:] = disparity[:] / 2
+    files = export_result(result, "zarr,pkl", tmp_path)
+    group = zarr.open_group(files["zarr"][0], mode="r")
+    for camera in (group.attrs["shots"][0]["camera"], pickle.loads(files["pkl"][0].read_bytes())["cameras"][0]):
+        is_metric = ambiguity == "metric"
+        assert camera["unit"] == ("m" if is_metric else "unit of the solved camera path")
+        expected = room_clip.world_from_cam if is_metric else solved
+        np.testing.assert_allclose(camera["world_from_cam"], expected, atol=1e-3)
+    shutil.rmtree(structure)
+    again = zarr.open_group(export_result(result, "zarr", tmp_path / "lost")["zarr"][0], mode="r")
+    assert again.attrs["shots"][0]["camera"]["unit"] == "unit of the solved camera path"
+    np.testing.assert_allclose(again.attrs["shots"][0]["camera"]["world_from_cam"], solved, atol=1e-6)

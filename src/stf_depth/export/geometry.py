@@ -14,11 +14,20 @@ from stf_depth.config import FrozenConfig
 from stf_depth.errors import AmbiguityError, GeometryError
 from stf_depth.export.reading import depth_chunks
 from stf_depth.export.source import structure_maps
-from stf_depth.result import DepthResult
+from stf_depth.result import DepthResult, camera_to_json
 from stf_depth.types import Ambiguity, BoolArray, Float32Array, Float64Array, Intrinsics, MotionKind, Shot
 from stf_depth.visualization.range import closeness, shot_range
 
-__all__ = ["GeometryOptions", "ShotGeometry", "cut_edges", "shot_geometry", "solve_affine", "unproject"]
+__all__ = [
+    "GeometryOptions",
+    "ShotGeometry",
+    "camera_values",
+    "cut_edges",
+    "shot_ambiguity",
+    "shot_geometry",
+    "solve_affine",
+    "unproject",
+]
 
 _FIT_FRAMES = 24
 _FIT_SAMPLES_PER_FRAME = 4000
@@ -26,6 +35,7 @@ _MIN_FIT_SAMPLES = 500
 _MIN_STRUCTURE_CONFIDENCE = 0.3
 # Beyond this median relative misfit, depth and camera do not describe the same scene.
 _MAX_MISFIT = 0.3
+_PATH_UNIT = "unit of the solved camera path"
 
 
 class GeometryOptions(FrozenConfig):
@@ -118,7 +128,7 @@ def shot_geometry(result: DepthResult, number: int, options: GeometryOptions) ->
         # The solved gain relates metric depth to the camera's unit; with it the poses become metres.
         poses, posed = _scaled(poses, solved[0]) if solved else poses, posed & (in_metres or solved is not None)
     elif solved is not None:
-        (gain, shift), unit = solved, "unit of the solved camera path"
+        (gain, shift), unit = solved, _PATH_UNIT
     else:
         gain, shift, unit = *_assumed_placement(result, shot, ambiguity, options, notes), "unknown unit"
         posed = np.zeros(len(shot), bool)
@@ -126,6 +136,22 @@ def shot_geometry(result: DepthResult, number: int, options: GeometryOptions) ->
         poses = np.broadcast_to(np.eye(4), poses.shape).copy()
     geometry = ShotGeometry(shot, intrinsics, gain, shift, unit, np.inf, poses, posed, tuple(notes))
     return replace(geometry, max_z=options.max_z_over_median * _median_z(result, geometry))
+
+
+def camera_values(result: DepthResult, number: int) -> dict[str, Any]:
+    """``camera_to_json`` of a shot and the ``unit`` of its poses, which is that of the depth wherever they are tied."""
+    camera, values = result.cameras[number], camera_to_json(result.cameras[number])
+    in_metres = result.manifest["shots"][number].get("camera_unit") == "m"
+    ambiguity = shot_ambiguity(result, number)
+    if not camera.is_reliable:
+        return {**values, "unit": "unknown unit"}
+    if in_metres or ambiguity is not Ambiguity.METRIC:
+        return {**values, "unit": "m" if in_metres else _PATH_UNIT}
+    solved = _solved_placement(result, number, ambiguity)
+    if solved is None:
+        return {**values, "unit": _PATH_UNIT}
+    poses = _scaled(np.asarray(camera.world_from_cam, np.float64), solved[0])
+    return {**values, "world_from_cam": poses.round(9).tolist(), "unit": "m"}
 
 
 def shot_ambiguity(result: DepthResult, number: int) -> Ambiguity:

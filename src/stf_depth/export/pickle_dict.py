@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from stf_depth.config import FrozenConfig
 from stf_depth.export.files import aside
+from stf_depth.export.geometry import camera_values
 from stf_depth.export.reading import depth_chunks, unit_name
-from stf_depth.result import DepthResult, camera_to_json
+from stf_depth.result import DepthResult
 
 __all__ = ["Options", "export"]
 
@@ -53,7 +54,7 @@ def _small_values(result: DepthResult) -> dict[str, Any]:
         "unit": unit_name(result.representation, result.ambiguity),
         "pts_seconds": np.asarray(result.pts_seconds, np.float64),
         "shots": [(shot.start, shot.stop) for shot in result.shots],
-        "cameras": [camera_to_json(camera) for camera in result.cameras],
+        "cameras": [camera_values(result, number) for number in range(len(result.shots))],
     }
 
 

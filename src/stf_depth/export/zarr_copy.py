@@ -9,8 +9,9 @@ import numpy as np
 
 from stf_depth.config import FrozenConfig
 from stf_depth.export.files import aside
+from stf_depth.export.geometry import camera_values
 from stf_depth.export.reading import depth_chunks, unit_name
-from stf_depth.result import DepthResult, camera_to_json
+from stf_depth.result import DepthResult
 
 __all__ = ["Options", "export"]
 
@@ -22,7 +23,7 @@ class Options(FrozenConfig):
 
 
 def export(result: DepthResult, target: Path, options: Options) -> list[Path]:
-    """Write ``depth``, ``valid`` and ``pts_seconds`` with representation, ambiguity, unit, shots and cameras."""
+    """Write ``depth``, ``valid`` and ``pts_seconds`` with meaning, unit, shots and cameras in their own unit."""
     import zarr
 
     count, height, width = result.depth.shape
@@ -40,12 +41,12 @@ def export(result: DepthResult, target: Path, options: Options) -> list[Path]:
 
 
 def _attributes(result: DepthResult) -> dict[str, Any]:
-    cameras = zip(result.shots, result.cameras, strict=True)
     return {
         "representation": result.representation.value,
         "ambiguity": result.ambiguity.value,
-        "units": unit_name(result.representation, result.ambiguity),
+        "unit": unit_name(result.representation, result.ambiguity),
         "shots": [
-            {"start": shot.start, "stop": shot.stop, "camera": camera_to_json(camera)} for shot, camera in cameras
+            {"start": shot.start, "stop": shot.stop, "camera": camera_values(result, number)}
+            for number, shot in enumerate(result.shots)
         ],
     }
