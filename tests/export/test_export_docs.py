@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from stf_depth.export import FORMATS, export_result
 from stf_depth.result import DepthResult
+from stf_depth.synthetic import render_clip, scene
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = [DOCS / "exports.md", *sorted((DOCS / "recipes").glob("*.md"))]
@@ -21,10 +23,11 @@ BLOCKS = [
 
 
 @pytest.fixture(scope="module")
-def workplace(tiny_result: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workplace(tiny_result: Path, make_result: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
-    for name in ("clip", "walk"):
-        shutil.copytree(tiny_result, folder / "data" / "output" / name)
+    large = render_clip(scene("room"), frames=2, wh=(640, 480))  # the pages name pixels of a usual frame
+    for name, result in (("clip", tiny_result), ("walk", make_result(large, ambiguity="scale"))):
+        shutil.copytree(result, folder / "data" / "output" / name)
     export_result(DepthResult(tiny_result), "png16", folder)
     export_result(DepthResult(tiny_result), "npz", folder / "release" / "clip")
     return folder

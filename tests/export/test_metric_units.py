@@ -81,9 +81,21 @@ def _rescale_structure(result: DepthResult, factor: float) -> None:
     disparity[:] = disparity[:] * factor
 
 
-def test_metric_depth_stays_as_it_is(tiny_result: Path) -> None:
-    result = DepthResult(tiny_result)
-    assert to_metric(result, CameraHeight(1.0)) is result
+def test_a_reference_for_metric_depth_is_refused(
+    tiny_result: Path, two_shots: Callable[..., DepthResult], room_clip: SyntheticClip, tmp_path: Path
+) -> None:
+    with pytest.raises(AmbiguityError, match=r"in metres already.*got camera 1 m above.*Leave --to-metric out"):
+        export_result(DepthResult(tiny_result), "npz", tmp_path, to_metric="camera-height:1")
+    assert not (tmp_path / "depth.npz").exists()
+    result = two_shots("scale")
+    manifest = json.loads((result.folder / "manifest.json").read_text())
+    manifest["shots"][1]["ambiguity"] = "metric"
+    (result.folder / "manifest.json").write_text(json.dumps(manifest))
+    truth = float(room_clip.depth[0, 30, 48])
+    first, second = ReferenceDistance(48, 30, truth), ReferenceDistance(48, 30, truth, frame=6)
+    assert to_metric(DepthResult(result.folder), first).ambiguity.value == "metric"
+    with pytest.raises(AmbiguityError, match=r"in metres already: .* frame 6"):
+        to_metric(DepthResult(result.folder), [first, second])
 
 
 def test_unknown_offset_is_refused_unless_assumed(make_result: Callable[..., Path]) -> None:
@@ -102,7 +114,7 @@ def test_reference_off_the_picture_or_off_the_surface_is_refused(
     depth = room_clip.depth.copy()
     depth[:, :20, :20] = np.inf
     result = DepthResult(make_result(replace(room_clip, depth=depth), ambiguity="scale"))
-    with pytest.raises(ShapeError, match="96x64"):
+    with pytest.raises(ShapeError, match=r"expected 96x64, got 96,0\)"):
         to_metric(result, ReferenceDistance(96, 0, 1.0))
     with pytest.raises(ShapeError, match="0 to 11"):
         to_metric(result, ReferenceDistance(9, 9, 1.0, frame=12))

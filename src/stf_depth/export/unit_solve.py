@@ -47,7 +47,7 @@ class ReferenceDistance:
     frame: int = 0
 
     def __str__(self) -> str:
-        return f"given: {self.distance_m:g} m at pixel ({self.x}, {self.y}) of frame {self.frame}"
+        return f"{self.distance_m:g} m at pixel ({self.x}, {self.y}) of frame {self.frame}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class CameraHeight:
     frame: int = 0
 
     def __str__(self) -> str:
-        return f"given: camera {self.height_m:g} m above the ground in frame {self.frame}"
+        return f"camera {self.height_m:g} m above the ground in frame {self.frame}"
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,9 @@ def _frame_z(result: DepthResult, place: ShotGeometry, frame: int) -> NDArray[np
 def _distance_unit(result: DepthResult, place: ShotGeometry, reference: ReferenceDistance) -> float:
     _, height, width = result.depth.shape
     if not (0 <= reference.x < width and 0 <= reference.y < height):
-        raise ShapeError("reference pixel outside the frame", expected=f"{width}x{height}", got=reference)
+        raise ShapeError(
+            "reference pixel outside the frame", expected=f"{width}x{height}", got=f"{reference.x},{reference.y}"
+        )
     z = _frame_z(result, place, reference.frame)
     around = z[
         max(0, reference.y - _PATCH_PX) : reference.y + _PATCH_PX + 1,

@@ -123,15 +123,16 @@ def to_metric(
     reference: one for each shot that is not metric yet, told apart by their frames; or one ``MetricModel``, whose
     metric depth gives every shot its unit. Depth with an unknown offset needs the offset too: from the solved camera
     path, from the model, or from ``far_over_near`` in ``options``. The camera's height needs pixels segmented as
-    ground. A result that is metric comes back as it is.
+    ground.
 
-    Raises AmbiguityError where the offset is unknown or a shot has no reference, GeometryError where the reference
+    Raises AmbiguityError where the offset is unknown, a shot has no reference, or a reference is given for depth that
+    is in metres already, which no reference changes; GeometryError where the reference
     falls on no valid depth, no ground is seen or the model contradicts the depth, ConfigError for two references in
     one shot, ShapeError for a pixel or frame outside the result.
     """
-    if result.ambiguity is Ambiguity.METRIC:
-        return result
     given = [reference] if isinstance(reference, Reference) else list(reference)
+    if result.ambiguity is Ambiguity.METRIC:
+        raise _metric_already(result.folder, given)
     lengths, model = _lengths_by_shot(result, given), _only_model(result, given)
     open_shots = [n for n in _shots_without_metres(result) if n not in lengths]
     if open_shots and model is None:
@@ -139,7 +140,10 @@ def to_metric(
     known = {number: _placed(result, number, length, options) for number, length in lengths.items()}
     if open_shots and model is not None:
         known |= model_placements(result, open_shots, model, options)
-    sources = [str(lengths.get(n, model if n in open_shots else "")) for n in range(len(result.shots))]
+    sources = [
+        f"given: {lengths[n]}" if n in lengths else str(model) if n in open_shots else ""
+        for n in range(len(result.shots))
+    ]
     for number in range(len(result.shots)):
         if number not in known:
             known[number] = shot_geometry(result, number, options_for(result, number, options)), 1.0
@@ -164,8 +168,19 @@ def _lengths_by_shot(result: DepthResult, given: Sequence[Reference]) -> dict[in
         if number in found:
             raise ConfigError("two metric references in one shot", where=result.folder, got=f"{found[number]}; {one}")
         found[number] = one
-    needed = _shots_without_metres(result)
-    return {number: one for number, one in found.items() if number in needed}
+    needless = [one for number, one in found.items() if number not in _shots_without_metres(result)]
+    if needless:
+        raise _metric_already(f"{result.folder} frame {needless[0].frame}", needless)
+    return found
+
+
+def _metric_already(where: object, given: Sequence[Reference]) -> AmbiguityError:
+    return AmbiguityError(
+        "the depth is in metres already",
+        where=where,
+        got="; ".join(str(one) for one in given),
+        hint="Leave --to-metric out, or run again with a relative model to state a length of your own",
+    )
 
 
 def _only_model(result: DepthResult, given: Sequence[Reference]) -> MetricModel | None:
