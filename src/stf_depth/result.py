@@ -148,6 +148,13 @@ class DepthResult:
         """The video or image-sequence folder that the result was made from."""
         return self._parsed(lambda manifest: Path(manifest["input"]["path"]))
 
+    @property
+    def source_wh(self) -> tuple[int, int]:
+        """Size of the source's frames, which is that of ``depth`` unless the run was asked for another."""
+        _, height, width = self.depth.shape
+        width, height = self._parsed(lambda manifest: map(int, manifest["input"].get("size_wh", (width, height))))
+        return width, height
+
     def _parsed(self, read: Callable[[dict[str, Any]], Parsed]) -> Parsed:
         manifest = self.manifest
         try:

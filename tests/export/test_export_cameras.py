@@ -16,7 +16,7 @@ import trimesh
 import zarr
 from PIL import Image
 
-from stf_depth.errors import GeometryError
+from stf_depth.errors import AmbiguityError, GeometryError
 from stf_depth.export import export_result
 from stf_depth.export.cameras import quaternion_wxyz
 from stf_depth.result import DepthResult
@@ -84,6 +84,17 @@ def test_unsolved_result_is_refused(make_result: Callable[..., Path], tmp_path: 
     with pytest.raises(GeometryError, match="solved poses"):
         export_result(DepthResult(make_result(kind="rotation")), "cameras", tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ambiguity", ["metric", "scale", "affine"])
+def test_a_cleared_cache_is_said(make_result: Callable[..., Path], tmp_path: Path, ambiguity: str) -> None:
+    result = DepthResult(make_result(ambiguity=ambiguity))
+    structure = result.stage("structure")
+    assert structure is not None
+    shutil.rmtree(structure)
+    with pytest.raises((AmbiguityError, GeometryError), match=r"no longer cached.*Repeat the run") as refused:
+        export_result(result, "cameras", tmp_path)
+    assert "layout" not in str(refused.value)
 
 
 @pytest.mark.parametrize("ambiguity", ["metric", "scale"])

@@ -86,7 +86,7 @@ def test_unknown_focal_length_is_refused_and_can_be_given(make_result: Callable[
     cloud = trimesh.load(path)
     slope = np.abs(cloud.vertices[:, 0] / cloud.vertices[:, 2]).max()
     assert slope == pytest.approx(47.5 / 48, abs=0.05)
-    with pytest.raises(GeometryError, match="cannot be fused"):
+    with pytest.raises(GeometryError, match="no poses in the unit"):
         export_result(result, "ply", tmp_path, fov_degrees=90, layout="fused")
     with pytest.raises(ConfigError, match="fov_degrees"):
         export_result(result, "ply", tmp_path, fov_degrees=200)
@@ -254,3 +254,29 @@ def test_wrong_offset_bends_the_room(shared_dir: Path) -> None:
     print(f"corner with the offset {straight:.2f} degrees, without {bent:.2f}")
     assert abs(straight - 90) < 3
     assert abs(bent - 90) > 6
+
+
+@pytest.mark.parametrize(
+    ("geometry", "note", "focal_px"),
+    [
+        ({"horizontal_fov_degrees": 62.0}, "given to the run: horizontal field of view 62 degrees", 79.9),
+        ({"focal_px": 240.0}, "given to the run: focal length 240 px at 192x128", 120.0),
+        ({"focal_px": 240.0, "horizontal_fov_degrees": 62.0}, "given to the run: focal length 240 px", 120.0),
+    ],
+)
+def test_a_focal_length_stated_to_the_run_counts(
+    make_result: Callable[..., Path], tmp_path: Path, geometry: dict[str, float], note: str, focal_px: float
+) -> None:
+    """The source is twice as large as the depth (96x64)."""
+    folder = make_result(kind="unsolved")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["config"]["geometry"] = geometry
+    manifest["input"]["size_wh"] = [192, 128]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    placed = shot_geometry(DepthResult(folder), 0, GeometryOptions())
+    assert placed.intrinsics.fx_px == pytest.approx(focal_px, rel=1e-3)
+    assert (placed.intrinsics.cx_px, placed.intrinsics.width_px) == (47.5, 96)
+    path = export_result(DepthResult(folder), "ply", tmp_path, every=12)["ply"][0]
+    assert note.encode() in path.read_bytes()[:300]
+    other = shot_geometry(DepthResult(folder), 0, GeometryOptions(fov_degrees=90))
+    assert other.intrinsics.fx_px == pytest.approx(48)

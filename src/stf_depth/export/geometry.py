@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from stf_depth.config import FrozenConfig
+from stf_depth.config import FrozenConfig, GeometryConfig
 from stf_depth.errors import AmbiguityError, GeometryError
 from stf_depth.export.reading import depth_chunks
 from stf_depth.export.source import structure_maps
@@ -35,15 +35,18 @@ _MIN_FIT_SAMPLES = 500
 _MIN_STRUCTURE_CONFIDENCE = 0.3
 # Beyond this median relative misfit, depth and camera do not describe the same scene.
 _MAX_MISFIT = 0.3
+# What a run can be told of the focal length, see GeometryConfig.
+_STATED = ("focal_px", "horizontal_fov_degrees")
 _PATH_UNIT = "unit of the solved camera path"
 
 
 class GeometryOptions(FrozenConfig):
     """What a caller may state where the result does not know it.
 
-    fov_degrees: horizontal field of view, instead of the solved camera. far_over_near: ratio of the far to the near
-    end of the scene, which places affine disparity that no camera motion has placed; an assumption, written into the
-    files. max_z_over_median: points farther than this many times the median z are left out.
+    fov_degrees: horizontal field of view, instead of the solved camera and of what the run was told. far_over_near:
+    ratio of the far to the near end of the scene, which places affine disparity that no camera motion has placed; an
+    assumption, written into the files. max_z_over_median: points farther than this many times the median z are left
+    out.
     """
 
     fov_degrees: float | None = Field(None, gt=1, lt=179)
@@ -215,10 +218,14 @@ def _assumed_placement(
     if ambiguity is Ambiguity.SCALE:
         return 1.0, 0.0
     if options.far_over_near is None:
+        lost = result.cameras[result.shots.index(shot)].is_reliable and structure_maps(result) is None
         raise AmbiguityError(
             "depth with an unknown offset makes bent point clouds",
             where=f"{result.folder} frames {shot.start} to {shot.stop - 1}",
-            hint="Use a shot with a solved moving camera, a metric model, or assume a far_over_near",
+            got="the triangulated depth that tells the offset is no longer cached" if lost else None,
+            hint="Repeat the run of this video: it makes that again"
+            if lost
+            else "Use a shot with a solved moving camera, a metric model, or assume a far_over_near",
         )
     shown = shot_range(result.depth, result.valid, shot, result.representation, result.ambiguity)
     # 1 at the near end and 1 / ratio at the far end.
@@ -234,13 +241,36 @@ def _intrinsics(result: DepthResult, number: int, options: GeometryOptions) -> t
         focal = 0.5 * width / np.tan(np.radians(options.fov_degrees) / 2)
         given = Intrinsics(focal, focal, (width - 1) / 2, (height - 1) / 2, width, height)
         return given, f"given: horizontal field of view {options.fov_degrees:g} degrees"
-    if camera.kind is not MotionKind.PARALLAX:
-        raise GeometryError(
-            "the focal length of this shot is not known",
-            where=f"{result.folder} shot {number} ({camera.kind.value})",
-            hint="State the horizontal field of view with fov_degrees; a phone's main camera has about 65",
-        )
-    return camera.intrinsics.resized(width, height), ""
+    if camera.kind is MotionKind.PARALLAX:
+        return camera.intrinsics.resized(width, height), ""
+    if stated := _stated_to_the_run(result):
+        return stated[0].resized(width, height), stated[1]
+    raise GeometryError(
+        "the focal length of this shot is not known",
+        where=f"{result.folder} shot {number} ({camera.kind.value})",
+        hint="State the horizontal field of view with fov_degrees; a phone's main camera has about 65",
+    )
+
+
+def _stated_to_the_run(result: DepthResult) -> tuple[Intrinsics, str] | None:
+    """The focal length that the run was told, at the size of the source, which it refers to; None without one.
+
+    As in the camera solve, a focal length in pixels wins over a field of view.
+    """
+    run = result.manifest["config"].get("geometry")
+    stated = GeometryConfig.of({key: run[key] for key in _STATED if key in run}) if isinstance(run, dict) else None
+    if stated is None:
+        return None
+    width, height = result.source_wh
+    if stated.focal_px is not None:
+        focal, note = stated.focal_px, f"focal length {stated.focal_px:g} px at {width}x{height}"
+    elif stated.horizontal_fov_degrees is not None:
+        focal = 0.5 * width / np.tan(np.radians(stated.horizontal_fov_degrees) / 2)
+        note = f"horizontal field of view {stated.horizontal_fov_degrees:g} degrees"
+    else:
+        return None
+    centre = (width - 1) / 2, (height - 1) / 2
+    return Intrinsics(focal, focal, *centre, width, height), f"given to the run: {note}"
 
 
 def _scaled(poses: Float64Array, factor: float) -> Float64Array:

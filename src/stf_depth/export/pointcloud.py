@@ -15,7 +15,7 @@ from stf_depth.errors import GeometryError
 from stf_depth.export.files import aside
 from stf_depth.export.geometry import GeometryOptions, ShotGeometry, cut_edges, shot_geometry, unproject
 from stf_depth.export.scene_files import write_points
-from stf_depth.export.source import frame_names, rgb_frames
+from stf_depth.export.source import frame_names, rgb_frames, structure_maps
 from stf_depth.result import DepthResult
 from stf_depth.types import Float32Array, Float64Array, Uint8Array
 
@@ -168,12 +168,18 @@ def fused_points(
 
 def _unposed(result: DepthResult, geometry: ShotGeometry) -> GeometryError:
     camera = result.cameras[result.shots.index(geometry.shot)]
-    lost = "the triangulated depth that ties depth to the camera path is no longer cached"
+    where = f"{result.folder} frames {geometry.shot.start} to {geometry.shot.stop - 1}"
+    if camera.is_reliable and structure_maps(result) is None:
+        return GeometryError(
+            "the triangulated depth that ties the camera path to the depth is no longer cached",
+            where=where,
+            hint="Repeat the run of this video: it makes that again, and the cameras can be exported then",
+        )
     return GeometryError(
-        "a shot cannot be fused without poses in the unit of its depth",
-        where=f"{result.folder} frames {geometry.shot.start} to {geometry.shot.stop - 1}",
-        got=lost if camera.is_reliable else camera.reason or camera.kind.value,
-        hint="Choose layout=frames, or run again where the camera moves",
+        "the shot has no poses in the unit of its depth",
+        where=where,
+        got="depth and camera path contradict each other" if camera.is_reliable else camera.reason or camera.kind.value,
+        hint="Point clouds can be had frame by frame (layout=frames); poses need a shot in which the camera moves",
     )
 
 
