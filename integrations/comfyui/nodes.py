@@ -13,8 +13,10 @@ from PIL import Image
 
 import stf_depth
 from stf_depth.config import PRESETS
+from stf_depth.errors import ConfigError, InputNotFoundError
 from stf_depth.export import FORMATS, export_result
 from stf_depth.result import DepthResult
+from stf_depth.video.digest import content_digest
 from stf_depth.visualization import COLORMAPS, colorize, shot_range
 
 __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]
@@ -30,6 +32,14 @@ def _work_folder() -> Path:
     except ImportError:
         return Path(tempfile.gettempdir()) / "stf-depth-comfyui"
     return Path(folder_paths.get_temp_directory()) / "stf-depth"
+
+
+def _mark(*parts: bytes) -> str:
+    """A name for contents."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()[:16]
 
 
 class RunOnImages:
@@ -50,7 +60,7 @@ class RunOnImages:
     def run(self, images: torch.Tensor, preset: str, depth: str = "", commercial: bool = False) -> tuple[DepthResult]:
         frames = (images.cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
         # Named by content: the same images are not inferred again.
-        source = _work_folder() / hashlib.sha256(frames.tobytes()).hexdigest()[:16]
+        source = _work_folder() / _mark(str(frames.shape).encode(), frames.tobytes())
         source.mkdir(parents=True, exist_ok=True)
         for index, frame in enumerate(frames):
             Image.fromarray(frame).save(source / f"{index:06d}.png", compress_level=1)
@@ -73,17 +83,21 @@ class RunOnVideo:
         }
 
     def run(self, path: str, preset: str, depth: str = "", commercial: bool = False) -> tuple[DepthResult]:
+        if not path.strip():
+            raise InputNotFoundError("no path to a video was given", hint="Name a video file or a folder of its images")
         return (_process(Path(path), preset, depth, commercial),)
 
 
 def _process(source: Path, preset: str, depth: str, commercial: bool) -> DepthResult:
+    """A folder for each video and each way to process it: a result that a workflow holds is not replaced by another."""
     folder = _work_folder()
     overrides: dict[str, Any] = {"depth": depth} if depth else {}
+    video = content_digest(source).encode()
     return stf_depth.process(
         source,
         preset=preset,
-        output_dir=folder / "output",
-        working_dir=folder / "working",
+        output_dir=folder / "output" / _mark(video, preset.encode(), depth.encode(), str(commercial).encode()),
+        working_dir=folder / "working" / _mark(video),
         commercial=commercial,
         **overrides,
     )
@@ -127,7 +141,9 @@ class DepthImages:
     def images(
         self, depth: DepthResult, colormap: str = "gray", start: int = 0, count: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor, str]:
-        """count 0 means all frames from ``start`` on."""
+        """count 0 means all frames from ``start`` on. Raises ConfigError where ``start`` is behind the last frame."""
+        if not 0 <= start < len(depth):
+            raise ConfigError("no such frame to start at", expected=f"0 to {len(depth) - 1}", got=start)
         stop = min(len(depth), start + count) if count else len(depth)
         pictures = []
         for shot in depth.shots:

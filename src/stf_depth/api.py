@@ -9,7 +9,7 @@ from typing import Any
 
 from stf_depth.cache.remote import Mirror, is_remote, mirror_of
 from stf_depth.config import RunConfig, preset
-from stf_depth.errors import StfDepthError
+from stf_depth.errors import InputError, InputNotFoundError, StfDepthError
 from stf_depth.executors.base import Executor, Job, JobResult
 from stf_depth.executors.local import LocalExecutor
 from stf_depth.pipeline.plan import VideoFolders
@@ -37,7 +37,7 @@ def process(
     preset, overrides: as on the command line (``depth="dpt-large"``). options: nested options by dotted name
     (``{"fusion.mode": "flow"}``). A result that is there already is opened, an unfinished one is resumed.
 
-    Raises UsageError, InputError, ModelError, CacheError or OutputError.
+    Raises UsageError, InputError, ModelError, CacheError or OutputError. A folder of several videos is an InputError.
 
     >>> result = process("clip.mp4", preset="offline")  # doctest: +SKIP
     >>> result.depth[0].shape, str(result.ambiguity)  # doctest: +SKIP
@@ -45,7 +45,16 @@ def process(
     """
     config = configure(preset, options, **overrides)
     delivery = Delivery(exports=tuple(exports), visualize=False, standard=False)
+    if not fspath(video):
+        raise InputNotFoundError("no path to a video was given", hint="Name a video file or a folder of its images")
     jobs = jobs_for([Path(video)], output_dir, working_dir, delivery)
+    if len(jobs) != 1:
+        raise InputError(
+            "one video is expected",
+            where=video,
+            got=f"{len(jobs)} of them",
+            hint="Name one, or process all with jobs_for and process_many",
+        )
     done = process_many(jobs, config, reporter=reporter)[0]
     if done.error is not None or done.outcome is None:
         raise done.error or StfDepthError("nothing was processed", where=video)
