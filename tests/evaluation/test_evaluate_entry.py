@@ -14,13 +14,16 @@ import numpy as np
 import pytest
 
 import stf_depth.evaluation as evaluation
-from stf_depth.errors import SequenceError
+from stf_depth.cache.store import DamagedChunkError
+from stf_depth.errors import SequenceError, SpecError
 from stf_depth.evaluation.clips import read_rgb
 from stf_depth.evaluation.evaluate import SPAN_FRAMES, ScoreOptions, evaluate_sequence, score_prediction
 from stf_depth.evaluation.metrics import score_clip
 from stf_depth.evaluation.predictions import ArrayPrediction, open_prediction
 from stf_depth.evaluation.selfcheck import evaluate_self
 from stf_depth.evaluation.sequences import read_frame_map, read_sequence
+from stf_depth.export import export_result
+from stf_depth.result import DepthResult
 
 if TYPE_CHECKING:
     from stf_depth.synthetic import SyntheticClip
@@ -106,6 +109,23 @@ def test_npz_and_result_folder_score_the_same(tiny_result: Path, room_sequence: 
     for measures in pair[0]["groups"].values():
         assert 0 <= measures.pop("ause")["value"] < 2  # the file was saved without confidence
     assert pair[0] == pair[1]
+
+
+def test_npy_exports_score_as_the_result(tiny_result: Path, room_sequence: Path, tmp_path: Path) -> None:
+    (file, *_) = export_result(DepthResult(tiny_result), "npy", tmp_path)["npy"]
+    scores = [evaluate_sequence(path, room_sequence) for path in (tiny_result, file.parent)]
+    assert scores[0].value("abs_rel", "metric") == pytest.approx(scores[1].value("abs_rel", "metric"), abs=1e-6)
+    (file.parent / "meaning.json").unlink()
+    with pytest.raises(SpecError, match=r"--representation disparity --ambiguity affine"):
+        evaluate_sequence(file.parent, room_sequence)
+
+
+def test_a_result_with_a_missing_file_is_not_scored(make_result: Callable[..., Path], room_sequence: Path) -> None:
+    folder = make_result()
+    (folder / "depth.zarr" / "depth" / "c" / "1" / "0" / "0").unlink()
+    for score in (lambda: evaluate_sequence(folder, room_sequence), lambda: evaluate_self(folder)):
+        with pytest.raises(DamagedChunkError, match="damaged depth result"):
+            score()
 
 
 def test_valid_pixels_at_infinity_are_predictions_and_invalid_ones_are_not() -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import zarr
 
 from stf_depth.errors import InputError, InputNotFoundError, SequenceError, ShapeError, SpecError
 from stf_depth.evaluation.predictions import open_prediction
+from stf_depth.export import export_result
 from stf_depth.perception.base import IndexedDepth
 from stf_depth.perception.registry import create
+from stf_depth.result import DepthResult
 from stf_depth.types import Ambiguity, Representation
 
 
@@ -71,6 +75,22 @@ def test_npy_stack_and_folder(depth: np.ndarray, tmp_path: Path) -> None:
         np.testing.assert_array_equal(open_depth(path, options).read(range(12)).depth, depth)
         with pytest.raises(SpecError, match="meaning of the depth is not stated"):
             open_depth(path)
+
+
+def test_npy_exports_say_what_they_mean(make_result: Callable[..., Path], tmp_path: Path) -> None:
+    result = DepthResult(make_result(ambiguity="scale"))
+    expected, sky = np.asarray(result.depth[:]), np.asarray(result.valid[:])
+    sky[2, :9, :9] = False
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        zarr.open_group(result.folder / "depth.zarr", mode="r+")["valid"][:] = sky
+    export_result(DepthResult(result.folder), "npy", tmp_path)
+    maps = open_depth(tmp_path / "depth_npy").read(range(12))
+    assert (maps.representation, maps.ambiguity) == (Representation.DISPARITY, Ambiguity.SCALE)
+    np.testing.assert_array_equal(maps.valid, sky)
+    np.testing.assert_array_equal(maps.depth, np.where(sky, expected, 0))
+    (tmp_path / "depth_npy" / "meaning.json").write_text("[")
+    with pytest.raises(SequenceError, match=r"unusable meaning.*meaning\.json"):
+        open_depth(tmp_path / "depth_npy")
 
 
 def test_png16_is_millimetres_unless_stated(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stf_depth.errors import AmbiguityError, InputError, SpecError
-from stf_depth.result import DEPTH_STORE
+from stf_depth.result import DEPTH_STORE, PROGRESS
 from stf_depth.types import Ambiguity, BoolArray, DepthMaps, Float32Array, Representation
 
 __all__ = ["ArrayPrediction", "Confident", "FilePrediction", "MissingPrediction", "Prediction", "open_prediction"]
@@ -183,7 +183,7 @@ def _meaning(
             "the meaning of the depth is not stated",
             where=path,
             expected="representation and ambiguity",
-            hint="Give both, for example disparity and affine",
+            hint="Give both, for example --representation disparity --ambiguity affine",
         )
     try:
         return Representation(found[0]), Ambiguity(found[1])
@@ -194,8 +194,14 @@ def _meaning(
 def _open_store(store: Path, path: Path, representation: Representation, ambiguity: Ambiguity) -> ArrayPrediction:
     import zarr
 
+    from stf_depth.cache.store import ChunkedFrames
+
     group: Any = zarr.open_group(store, mode="r")
-    valid, confidence = group.get("valid"), group.get("confidence")
+    arrays: dict[str, Any] = {name: group[name] for name in ("depth", "valid", "confidence") if name in group}
+    if store != path:  # a result, of which every chunk has a file: one without is damage and not zeros
+        count = int(arrays["depth"].shape[0])
+        arrays = {name: ChunkedFrames(array, count, path / PROGRESS, result=store) for name, array in arrays.items()}
+    valid, confidence = arrays.get("valid"), arrays.get("confidence")
     return ArrayPrediction(
-        group["depth"], representation, ambiguity, valid=valid, confidence=confidence, name=path.stem
+        arrays["depth"], representation, ambiguity, valid=valid, confidence=confidence, name=path.stem
     )

@@ -228,14 +228,11 @@ class _Positive:
 
 
 def _stacks(result: DepthResult, notes: list[str]) -> dict[str, _Stack]:
-    import zarr
-
     from stf_depth.export.source import per_frame_depth, structure_maps
 
     before = per_frame_depth(result)
     structure = structure_maps(result) if before is None else None
-    group: Any = zarr.open_group(result.folder / "depth.zarr", mode="r")
-    fused = _Stack(_Kept(group["depth"]), _Kept(group["valid"]), result.representation, result.ambiguity)
+    fused = _Stack(_Kept(result.depth), _Kept(result.valid), result.representation, result.ambiguity)
     if before is not None:
         meaning = before.representation, before.ambiguity
         return {"per frame": _Stack(_Kept(before.depth), _Kept(before.valid), *meaning), "fused": fused}
@@ -383,7 +380,7 @@ def _held_out(result: DepthResult, masks: Path | None, rgb: _Colour, notes: list
         notes.append(f"masks: {masks.name}")
         return _Masks(rgb, files)
     if "regions" in str(result.manifest["config"].get("panoptic")):
-        notes.append("the fusion used colour regions, so no mask is held out: give a folder of masks")
+        notes.append("the fusion used colour regions, so no mask is held out: give a folder of masks with --masks")
         return None
     notes.append("masks: colour regions of single frames, unseen by the fusion; compare rows, not clips")
     return _Masks(rgb, None)

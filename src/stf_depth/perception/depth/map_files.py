@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
 import zipfile
@@ -335,18 +336,20 @@ def _png_stated(path: Path) -> Mapping[str, str]:
     return {key: value for key, value in _png_text(path).items() if key in STATED_KEYS}
 
 
-def _nothing_stated(_path: Path) -> Mapping[str, str]:
-    return {}
-
-
-def _never(_path: Path) -> bool:
-    return False
+def _npy_stated(path: Path) -> Mapping[str, str]:
+    """What our export writes beside the maps."""
+    beside = path.with_name("meaning.json")
+    try:
+        content = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+        return {key: str(content[key]) for key in STATED_KEYS if key in content}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise SequenceError("unusable meaning of depth maps", where=beside, got=repr(error)[:200]) from error
 
 
 _READERS = {".png": _read_png, ".exr": _read_exr, ".npy": _load_npy}
-_STATED = {".png": _png_stated, ".exr": _exr_stated, ".npy": _nothing_stated}
+_STATED = {".png": _png_stated, ".exr": _exr_stated, ".npy": _npy_stated}
 _CODES_UNKNOWN: dict[str, Callable[[Path], bool]] = {
     ".png": lambda path: "unknown_code" in _png_text(path),
     ".exr": lambda path: "stfDepthZ" in _exr(path).header,
-    ".npy": _never,
+    ".npy": lambda path: bool(_npy_stated(path)),
 }

@@ -7,7 +7,7 @@
 | result folder, or its depth.zarr | a result of this package |
 | folder of 16-bit .png | one frame a file; where nothing says otherwise z-depth in millimetres, 0 = none |
 | folder of .exr | one frame a file; channel Z is z-depth in metres |
-| folder of .npy | one frame a file |
+| folder of .npy | one frame a file; the meaning is read from ``meaning.json`` where there is one |
 
 Files of a folder are sorted by the numbers in their names. Where nothing says which pixels are known, NaN and
 infinite values are not, nor is zero in z-depth, nor are negative values, which only affine disparity has. Where
