@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stf_depth.errors import CheckpointError, ConfigError, DeviceError, LicenceError, SpecError, WeightsError
 from stf_depth.perception.onnx_external import external_files
 from stf_depth.perception.onnx_signatures import SIGNATURES, End, match_signature
-from stf_depth.perception.registry import create
+from stf_depth.perception.registry import create, describe
 from stf_depth.types import Ambiguity, Representation
 
 MakeGraph = Callable[..., Path]
@@ -203,6 +203,44 @@ def test_commercial_needs_a_known_licence(make_graph: MakeGraph) -> None:
     with pytest.raises(LicenceError):
         create("depth", f"onnx:{path}?{Z}", commercial=True)
     assert create("depth", f"onnx:{path}?{Z}&licence=MIT&commercial=yes", commercial=True) is not None
+
+
+def test_a_known_network_of_another_task_is_called_so(make_graph: MakeGraph, tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, save
+
+    depth = make_graph((1, 3, 224, 224), names=("t0", "t217"))
+    with pytest.raises(CheckpointError, match=r"network of another task: .*FastDepth.*--depth"):
+        create("semantic", f"onnx:{depth}")
+    ends = (
+        ("MobilenetV2/MobilenetV2/input", TensorProto.UINT8, (1, 512, 512, 3)),
+        ("ArgMax", TensorProto.INT32, (1, 512, 512)),
+    )
+    nodes = [
+        helper.make_node("Cast", [ends[0][0]], ["wide"], to=TensorProto.INT32),
+        helper.make_node("ReduceMax", ["wide"], ["ArgMax"], axes=[3], keepdims=0),
+    ]
+    source, result = (helper.make_tensor_value_info(*end) for end in ends)
+    graph = helper.make_graph(nodes, "graph", [source], [result])
+    labels = tmp_path / "labels.onnx"
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), labels)
+    with pytest.raises(CheckpointError, match=r"network of another task: .*DeepLabV3.*--semantic"):
+        create("depth", f"onnx:{labels}")
+    assert create("semantic", f"onnx:{labels}") is not None
+    # An option that the user gave and nobody knows stays what it is.
+    with pytest.raises(ConfigError, match="label"):
+        create("depth", f"onnx:{depth}?labels=ade20k_32")
+
+
+def test_the_licence_of_a_known_network_is_described(make_graph: MakeGraph, tmp_path: Path) -> None:
+    known = f"onnx:{make_graph((1, 3, 224, 224), names=('t0', 't217'))}"
+    for spec, licence in (
+        (known, "MIT"),
+        (f"{known}?licence=mine", "mine"),
+        (f"onnx:{tmp_path / 'gone.onnx'}", "unknown"),
+    ):
+        info = describe("depth", spec)
+        assert info is not None and info.licence.name == licence
+    assert create("depth", known).info.licence.name == "MIT"
 
 
 def test_absent_device_is_not_replaced(make_graph: MakeGraph) -> None:

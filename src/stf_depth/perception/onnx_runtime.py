@@ -91,7 +91,15 @@ class Graph:
         return match_signature(self.source, self.result)
 
     def options(self, given: Mapping[str, str], known: set[str]) -> dict[str, str]:
-        """Options as given, completed from the file's metadata and the table of known networks."""
+        """Options as given, completed from the file's metadata and the table of known networks.
+
+        Raises CheckpointError for a known network whose options are not ``known``: it is one of another task.
+        """
+        if self.signature is not None and not known.issuperset(self.signature.options):
+            task = "depth" if "representation" in self.signature.options else "semantic"
+            raise CheckpointError(
+                "a network of another task", where=self.path, got=self.signature.network, hint=f"Give it to --{task}"
+            )
         metadata = self.session.get_modelmeta().custom_metadata_map
         stated = {key.removeprefix(METADATA_PREFIX): value for key, value in metadata.items()}
         base = dict(self.signature.options) if self.signature is not None else {}

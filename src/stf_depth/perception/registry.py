@@ -106,10 +106,15 @@ def create(task: Task, spec: str, *, device: str = "auto", precision: str = "flo
 def describe(task: Task, spec: str) -> BackendInfo | None:
     """What ``create`` would make, without looking for weights; None where it makes none.
 
-    Raises SpecError as ``create`` does. weights_digest is empty, and so is what only the weights can tell.
+    Raises SpecError as ``create`` does. weights_digest is empty, and so is what only the weights can tell, but for the
+    licence of an ONNX file, which is opened: that of a known network.
     """
     parsed = _parsed(task, spec)
-    return None if parsed.kind == "none" else _request(task, parsed).info("")
+    if parsed.kind == "none":
+        return None
+    request = _request(task, parsed)
+    is_there = parsed.kind == "onnx" and Path(request.location).is_file()
+    return request.info("", licence=_licence(request) if is_there else None)
 
 
 def _parsed(task: Task, spec: str) -> BackendSpec:
@@ -208,9 +213,7 @@ def _registered(entry: Entry, spec: BackendSpec) -> BackendRequest:
 
 
 def _check_licence(request: BackendRequest) -> None:
-    licence = request.licence
-    if request.name.startswith("onnx:") and licence is UNKNOWN:
-        licence = _onnx_licence(request)
+    licence = _licence(request)
     if licence.commercial:
         return
     word = "unknown" if licence.commercial is None else "no"
@@ -223,7 +226,10 @@ def _check_licence(request: BackendRequest) -> None:
     )
 
 
-def _onnx_licence(request: BackendRequest) -> Licence:
+def _licence(request: BackendRequest) -> Licence:
+    """That of the request, or of the known network which an ONNX file holds."""
+    if not request.name.startswith("onnx:") or request.licence is not UNKNOWN:
+        return request.licence
     from stf_depth.perception.onnx_runtime import open_graph
 
     signature = open_graph(Path(request.location)).signature
