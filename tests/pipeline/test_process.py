@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,9 +16,19 @@ from PIL import Image
 
 from stf_depth.cache.files import read_json, write_json
 from stf_depth.cache.lock import folder_lock
-from stf_depth.errors import ExportError, LockedError, OutputError, UnreadableVideoError, UntrustedPickleError
+from stf_depth.config import preset
+from stf_depth.errors import (
+    ConfigError,
+    DeviceError,
+    ExportError,
+    LockedError,
+    OutputError,
+    UnreadableVideoError,
+    UntrustedPickleError,
+)
 from stf_depth.perception.base import DepthFromGeometry
 from stf_depth.perception.registry import create
+from stf_depth.pipeline.backends import Backends
 from stf_depth.pipeline.process import Delivery
 from stf_depth.pipeline.progress import SilentReporter
 from stf_depth.video import container
@@ -230,6 +242,20 @@ def test_a_format_that_fails_does_not_stop_the_others(bench, room_video: Path) -
     assert "ply: the focal length" in str(failed.value) and "mesh-ply: the focal length" in str(failed.value)
     result = bench.run(room_video, **{"fusion.mode": "none"}).result
     assert set(result.manifest["exports"]) == {"npz", "png16"}
+
+
+@pytest.mark.parametrize("size", [{"video.output_wh": (30000, 30000)}, {"video.output_long_side_px": 100000}])
+def test_an_output_beyond_the_memory_is_refused_before_any_work(bench, room_video: Path, size: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"output is too large .*at most 67108864 pixels.*--size"):
+        bench.run(room_video, **size)
+    assert bench.depth.frames == 0
+
+
+def test_an_absent_device_is_told_before_any_work() -> None:
+    absent = "mps" if platform.system() == "Linux" else "cuda"
+    with pytest.raises(DeviceError, match=absent):
+        Backends.of(preset("offline", device=absent))
+    assert Backends.of(preset("offline", device="cpu")).panoptic is not None
 
 
 def test_folder_in_use_is_refused(bench, long_video: Path) -> None:

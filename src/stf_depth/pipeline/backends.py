@@ -33,8 +33,14 @@ class Backends:
     def of(cls, config: RunConfig) -> Backends:
         """Make the backends that a configuration names; weights load when they are first used.
 
-        Raises SpecError, ModelError, LicenceError or MissingExtraError.
+        Raises SpecError, ModelError, LicenceError, MissingExtraError, or DeviceError for a device that is not there:
+        fusion needs it too, long after the networks.
         """
+        if config.device not in ("auto", "cpu"):
+            # Loaded here, so that a run without networks on the CPU starts without torch.
+            from stf_depth.perception.device import resolve_device
+
+            resolve_device(config.device)
         made: dict[str, Any] = {
             task: create(
                 task,

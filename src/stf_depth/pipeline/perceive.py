@@ -95,6 +95,7 @@ def _unusable(store: StageStore, backend: IndexedSegments) -> int:
 def _first_pass(
     plan: VideoPlan, item: InputItem, reader: VideoReader, stores: Mapping[str, StageStore], reporter: Reporter
 ) -> dict[str, Any]:
+    plan.output_wh((reader.info.width_px, reader.info.height_px))  # an impossible one is said before any work
     missing = {name: store for name, store in stores.items() if not store.is_complete}
     video = plan.config.video
     detector = ShotDetector(threshold=video.cut_threshold, min_shot_frames=video.min_shot_frames)

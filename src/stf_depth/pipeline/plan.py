@@ -12,10 +12,12 @@ from stf_depth.cache.files import remove_tree
 from stf_depth.cache.keys import stage_key
 from stf_depth.cache.store import StageStore
 from stf_depth.config import RunConfig
+from stf_depth.errors import ConfigError
 from stf_depth.perception.base import BackendInfo, DepthFromGeometry
 from stf_depth.perception.specs import parse_spec
 from stf_depth.pipeline.backends import Backends
 from stf_depth.result import DEPTH_STORE, MANIFEST, PROGRESS
+from stf_depth.video.container import MAX_FRAME_PIXELS
 
 __all__ = ["CHUNK_FRAMES", "PROGRESS", "VideoFolders", "VideoPlan"]
 
@@ -116,14 +118,18 @@ class VideoPlan:
         return self.config.video.model_dump(include={"start_seconds", "end_seconds", "max_frames", "allow_gaps"})
 
     def output_wh(self, source_wh: tuple[int, int]) -> tuple[int, int]:
-        """Size of the result for a source of this size."""
+        """Size of the result for a source of this size; raises ConfigError for more pixels than a source may have."""
         video = self.config.video
+        width, height = source_wh
         if video.output_wh is not None:
-            return video.output_wh
-        if video.output_long_side_px is None:
-            return source_wh
-        scale = video.output_long_side_px / max(source_wh)
-        return max(1, round(source_wh[0] * scale)), max(1, round(source_wh[1] * scale))
+            width, height = video.output_wh
+        elif video.output_long_side_px is not None:
+            scale = video.output_long_side_px / max(source_wh)
+            width, height = max(1, round(width * scale)), max(1, round(height * scale))
+        if width * height > MAX_FRAME_PIXELS:
+            limit = f"at most {MAX_FRAME_PIXELS} pixels a frame"
+            raise ConfigError("the output is too large", expected=limit, got=f"{width}x{height}", hint="Lower --size")
+        return width, height
 
     def _key(self, stage: str, config: Mapping[str, Any], *upstream: str, weights: str = "") -> str:
         return stage_key(
