@@ -79,3 +79,16 @@ def test_lock_is_not_reentrant_across_threads_of_one_run(tmp_path: Path) -> None
 def test_a_folder_that_cannot_be_made_is_one_clear_error() -> None:
     with pytest.raises(OutputError, match="cannot be made"), folder_lock(Path("/proc/none/out")):
         pass
+
+
+def test_a_folder_made_for_nothing_goes_again(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("new", "mine", "used"):
+        with pytest.raises(ValueError), folder_lock(tmp_path / name):
+            if name == "used":
+                (tmp_path / name / "part").touch()
+            raise ValueError
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "used"]
+    with folder_lock(tmp_path / "new"):
+        pass
+    assert (tmp_path / "new").is_dir()

@@ -62,6 +62,7 @@ def test_one_bad_input_does_not_stop_the_others(
     assert any("empty.mp4" in line for line in errors)
     assert any("text.mp4" in line for line in errors)
     assert (tmp_path / "o" / "good" / "manifest.json").is_file()
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["good"]
 
 
 @pytest.mark.parametrize(

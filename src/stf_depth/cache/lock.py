@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,18 +14,22 @@ from stf_depth.errors import LockedError
 
 __all__ = ["folder_lock"]
 
+LOCK = ".lock"
+
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process and clear what a killed one left unfinished in it.
 
-    The lock belongs to the open file, so it ends with its process however that dies.
+    A folder that was made for a block that failed goes again where nothing came to lie in it. The lock belongs to the
+    open file, so it ends with its process however that dies.
 
     Raises LockedError when another run holds the folder.
     """
     with output_errors(folder):
+        is_new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
+        lock = FileLock(folder / LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -34,5 +39,9 @@ def folder_lock(folder: Path) -> Iterator[None]:
         with output_errors(folder):
             remove_partials(folder)
         yield
+    except BaseException:
+        if is_new and [path.name for path in folder.iterdir()] == [LOCK]:
+            shutil.rmtree(folder)
+        raise
     finally:
         lock.release()
