@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stf_depth.cache.files import write_json
+from stf_depth.cache.files import output_errors, write_json
 from stf_depth.cache.keys import digest_json
 from stf_depth.cache.lock import folder_lock
 from stf_depth.cache.store import StageStore
 from stf_depth.config import RunConfig
 from stf_depth.errors import ConfigError, ShapeError, UnreadableVideoError
+from stf_depth.export import remove_exports
 from stf_depth.fusion.causal import CausalFrame, CausalFuser
 from stf_depth.perception.base import BackendInfo, DepthBackend, DepthFromGeometry, IndexedDepth
 from stf_depth.perception.device import resolve_device
@@ -298,7 +299,9 @@ class _ResultWriter:
 
     def __init__(self, folder: Path, source: str, config: RunConfig, live: LiveDepth) -> None:
         self._folder, self._source, self._config, self._live = folder, source, config, live
-        (folder / MANIFEST).unlink(missing_ok=True)
+        with output_errors(folder):
+            (folder / MANIFEST).unlink(missing_ok=True)
+            remove_exports(folder)  # they are of the depth that goes now
         self._key = digest_json([source, config.model_dump(mode="json"), time.time_ns()])
         self._store: StageStore | None = None
         # How many frames are stored, and those that wait: one value, so that no interrupt comes between the two.

@@ -20,6 +20,7 @@ from stf_depth.cli.main import main
 from stf_depth.cli.original import main as original_main
 from stf_depth.config import RunConfig, preset
 from stf_depth.errors import ConfigError, InputNotFoundError, SequenceError, UnreadableVideoError, UsageError
+from stf_depth.export import export_result
 from stf_depth.live import LiveDepth, result_name, run_live
 from stf_depth.synthetic import SyntheticClip
 from stf_depth.video.live import is_live_source, open_live
@@ -245,6 +246,15 @@ def test_no_name_leads_out_of_the_output_folder(source: str, tmp_path: Path) -> 
 def test_a_given_name_stays_in_the_output_folder(config: RunConfig, room_video: Path, tmp_path: Path) -> None:
     short = config.with_values({"video.max_frames": 1})
     assert run_live(str(room_video), short, tmp_path / "o", name="../up").folder == tmp_path / "o" / "_up"
+
+
+def test_exports_of_the_depth_before_go_with_it(config: RunConfig, room_video: Path, tmp_path: Path) -> None:
+    short = config.with_values({"video.max_frames": 2})
+    result = run_live(str(room_video), short, tmp_path)
+    export_result(result, ["npz"], result.folder)
+    assert (result.folder / "depth.npz").is_file()
+    run_live(str(room_video), short, tmp_path)
+    assert not (result.folder / "depth.npz").exists()
 
 
 def test_sources_of_the_same_name_get_results_of_their_own(

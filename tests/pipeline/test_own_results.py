@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stf_depth.errors import InputError
 from stf_depth.export.formats import export_result
 from stf_depth.perception.registry import create
 from stf_depth.types import BoolArray, DepthMaps, Float32Array, Uint8Array
@@ -91,3 +92,13 @@ def test_most_of_the_picture_may_be_infinitely_far() -> None:
     maps = DepthMaps.of(disparity, "disparity", "scale", valid=np.ones(disparity.shape, bool))
     inputs = ShotInputs(rgb, maps.depth, maps.valid, maps.ambiguity)
     assert look_ahead(inputs, use_structure=False).logmap.floor == pytest.approx(0.005)
+
+
+def test_a_result_with_a_missing_file_is_no_depth(
+    bench: Any, long_video: Path, brightness: Float32Array, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "d.npz", depth=brightness, representation="disparity", ambiguity="affine")
+    result = run(bench, long_video, precomputed(tmp_path / "d.npz"), "first", **{"fusion.mode": "none"})
+    (result.folder / "depth.zarr" / "depth" / "c" / "0" / "0" / "0").unlink()
+    with pytest.raises(InputError, match="damaged Zarr store"):
+        precomputed(result.folder).read([0])

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from stf_depth.errors import InputError, InputNotFoundError, MissingExtraError, SequenceError, ShapeError
 from stf_depth.ordering import files_in_order
 from stf_depth.perception.weights import file_digest
+from stf_depth.result import MANIFEST
 from stf_depth.types import BoolArray, Float32Array, Float64Array
 
 __all__ = ["MapSource", "open_maps", "tree_digest"]
@@ -144,10 +145,20 @@ class ZarrStack(_Stack):
         super().__init__(path, arrays["depth"], arrays.get("valid"), pts_seconds, stated)
 
     def read(self, number: int) -> tuple[Float32Array, BoolArray | None]:
+        self._refuse_missing_chunk(number)
         try:
             return super().read(number)
         except Exception as error:  # as above
             raise InputError("damaged Zarr store", where=self._path, got=repr(error)[:200]) from error
+
+    def _refuse_missing_chunk(self, number: int) -> None:
+        """Zarr gives zeros for a chunk without a file, which other writers may leave out; a result has them all."""
+        if not (self._path.parent / MANIFEST).is_file():
+            return
+        chunk = number // self._depth.chunks[0]
+        file = self._path / "depth" / self._depth.metadata.encode_chunk_key((chunk, 0, 0))
+        if not file.is_file():
+            raise InputError("damaged Zarr store", where=self._path, got=f"chunk {chunk} of depth is missing")
 
     def digest(self) -> str:
         return tree_digest(sorted(path for path in self._path.rglob("*") if path.is_file()), self._path)
