@@ -11,6 +11,7 @@ Results go to benchmarks/results/causal.json, and as a table into docs/performan
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -44,7 +45,8 @@ def scores(prediction: Path, clip: Scene) -> dict[str, Any]:
     """Metrics after one scale and shift for the clip; None where one does not apply."""
     groups = score_prediction(open_prediction(prediction), clip.truth).groups
     found = next(metrics for group, metrics in groups.items() if group == GROUP)
-    return {name: rounded(found[name].value) if name in found else None for name, _ in METRICS}
+    values = {name: found[name].value for name, _ in METRICS if name in found}
+    return {name: rounded(values[name]) if math.isfinite(values.get(name, math.nan)) else None for name, _ in METRICS}
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
