@@ -16,8 +16,10 @@ __all__ = ["Prelook", "look_ahead", "offset_below"]
 _POINTS_PER_FRAME = 1500
 _MIN_POINTS = 300
 _MIN_CONFIDENCE = 0.2
-# Under this correlation of network and structure, one of them does not show the scene.
+# Under these correlations of network and structure, structure is not used. A line through affine disparity needs
+# agreement; a factor needs only that near and far are not swapped, for a network may know nothing of such a scene.
 _MIN_CORRELATION = 0.3
+_SWAPPED = -0.2
 
 
 @dataclass(frozen=True)
@@ -71,18 +73,18 @@ def _fit_structure(
     if not affine:
         usable = p > 0
         log_p, log_q = np.log(p[usable]), np.log(q[usable])
-        return (float(np.exp(_median(log_p - log_q, w[usable]))), 0.0) if _agree(log_p, log_q) else None
+        return (float(np.exp(_median(log_p - log_q, w[usable]))), 0.0) if _agree(log_p, log_q, _SWAPPED) else None
     unit, offset = _robust_line(q, p, w)
-    return (unit, offset) if unit > 0 and _agree(p, q) else None
+    return (unit, offset) if unit > 0 and _agree(p, q, _MIN_CORRELATION) else None
 
 
-def _agree(p: Float64Array, q: Float64Array) -> bool:
-    """Whether network and structure have the same things near; true where either is the same everywhere."""
+def _agree(p: Float64Array, q: Float64Array, least: float) -> bool:
+    """Whether network and structure have a correlation of ``least``; true where either is the same everywhere."""
     if len(p) < _MIN_POINTS:
         return False
     if min(np.std(p), np.std(q)) < 1e-6 * max(np.abs(p).mean(), np.abs(q).mean(), 1e-30):
         return True
-    return bool(np.corrcoef(p, q)[0, 1] >= _MIN_CORRELATION)
+    return bool(np.corrcoef(p, q)[0, 1] >= least)
 
 
 def _robust_line(x: Float64Array, y: Float64Array, weight: Float64Array) -> tuple[float, float]:
