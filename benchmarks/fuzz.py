@@ -274,7 +274,7 @@ def names(folder: Path) -> Target:
         _gaps(tuple(ordered))
         taken: set[str] = set()
         for label in data.decode("utf-8", "surrogateescape").split("\0"):
-            name = unique_name(safe_name(label), folder, taken)
+            name = unique_name(safe_name(label), None, taken)
             inside = (folder / name).parent == folder and name not in (".", "..") and len(name.encode()) < 200
             if not inside or re.search(r"[\\/\x00]", name):
                 raise AssertionError(f"{label!r} became {name!r}")

@@ -184,6 +184,15 @@ def interrupted_once(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     monkeypatch.setattr(StageStore, "write", write)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as in a terminal: shells start what runs in the background with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("moment", ["before", "after", "signal"])
 def test_an_interrupt_while_a_chunk_is_written_loses_and_doubles_no_frame(
     moment: str, config: RunConfig, room_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -199,6 +208,7 @@ def test_an_interrupt_while_a_chunk_is_written_loses_and_doubles_no_frame(
     assert [(shot.start, shot.stop) for shot in ended.shots] == [(0, 6)]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_does_not_cut_a_frame_in_two(
     config: RunConfig, room_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +228,7 @@ def test_an_interrupt_does_not_cut_a_frame_in_two(
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_interrupt_does_not_wait(
     config: RunConfig, room_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
