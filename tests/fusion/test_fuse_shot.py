@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from stf_depth.config import RunConfig
 from stf_depth.errors import ShapeError
+from stf_depth.fusion.egomotion import Egomotion
 from stf_depth.fusion.inputs import FusedChunk, ShotInputs, StructureMaps
 from stf_depth.fusion.shot import fuse_shot
 from stf_depth.synthetic import SyntheticClip, degrade, render_clip, scene
@@ -144,6 +145,20 @@ def test_flow_mode_tells_the_cameras_motion_from_flicker() -> None:
         for on in (True, False)
     )
     assert with_motion < 0.97 * without
+
+
+def test_a_camera_on_the_spot_has_no_motion_to_be_found(movers: SyntheticClip, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+
+    def push(_motion: Egomotion, frame: int, *_maps: np.ndarray) -> None:
+        steps.append(frame)
+
+    monkeypatch.setattr(Egomotion, "push", push)
+    inputs = inputs_of(movers, degrade(movers.depth, 1))
+    run(replace(inputs, camera=replace(camera_of(movers), kind=MotionKind.STATIC)))
+    assert not steps
+    run(inputs)
+    assert steps == list(range(1, FRAMES))
 
 
 def test_flow_mode_ignores_camera_and_structure(room: SyntheticClip) -> None:

@@ -17,9 +17,11 @@ from stf_depth.fusion.prelook import Prelook
 from stf_depth.fusion.reader import FrameCache, LowReader
 from stf_depth.fusion.structure import belief, bend_to_structure, blend_structure
 from stf_depth.fusion.trajectory import Change, checked_steps, pixel_grid, trajectory_filter
-from stf_depth.types import CameraPath, Role
+from stf_depth.types import CameraPath, MotionKind, Role
 
 __all__ = ["Fields"]
+
+_ON_THE_SPOT = (MotionKind.STATIC, MotionKind.ROTATION, MotionKind.ZOOM)  # nothing comes nearer
 
 
 class Fields:
@@ -50,7 +52,8 @@ class Fields:
         self.poses: PoseFilter | None = None
         if camera is not None and prelook.structure_unit is not None:
             self.poses = PoseFilter.along(camera, prelook.structure_unit, reader.size)
-        is_on = fuse.egomotion and fuse.mode != "none" and self.poses is None
+        stays = fuse.mode == "full" and camera is not None and camera.kind in _ON_THE_SPOT
+        is_on = fuse.egomotion and fuse.mode != "none" and self.poses is None and not stays
         self.egomotion = Egomotion(len(reader), reader.size, tolerance) if is_on else None
         self.aligned = FrameCache(self._aligned, window)
         self.blended = FrameCache(self._blended, window)
