@@ -248,11 +248,18 @@ class FusionConfig(FrozenConfig):
     pose_tolerance: float = Field(0.08, gt=0)
     tolerance_jitter: float = Field(2.0, ge=0)
     max_tolerance: float = Field(0.16, gt=0)
+    fine_filter: bool = True
+    fine_radius: int = Field(2, ge=1, le=16)
+    fine_tolerance: float = Field(0.04, gt=0)
 
     def window_frames(self) -> int:
         """How many frames the sliding window spans."""
-        reach = max([self.trajectory_radius, *(offset for one_pass in self.pose_offsets for offset in one_pass)])
-        return 2 * reach + 3
+        reach = max(self.trajectory_radius, sum(max(one_pass, default=0) for one_pass in self.pose_offsets))
+        return 2 * reach + self.edge_frames() + 3
+
+    def edge_frames(self) -> int:
+        """How many frames beyond its own low band a frame's edges and its full size are steadied with."""
+        return self.snap_reach + self.fine_radius
 
 
 class CausalConfig(FrozenConfig):

@@ -19,7 +19,7 @@ Samples = TypeVar("Samples", Links, Anchors)
 
 _SURE = 0.55  # anchors above this weight are taken at their word
 _MIN_SURE = 200
-_KEPT_GAPS = 1 << 17
+_KEPT_GAPS = 1 << 19
 _PRIORS = ("scale_prior", "shift_prior", "grid_prior")
 MAX_SHIFT_TERM = 4.0  # far pixels, where 1 / disparity grows without bound, must not rule the shift
 
@@ -63,7 +63,9 @@ class ShotAligner:
     """``align_shot`` in stretches of a long shot, so that no more than one stretch's links are held at a time.
 
     A stretch is solved together with ``stretch_margin_frames`` on either side, several times as far as links and priors
-    carry a correction; a shot that fits into a stretch and one margin is solved whole.
+    usually carry a correction; a shot that fits into a stretch and one margin is solved whole. In half of the margin
+    before it, its solution fades in over the one of the stretch before: what is left of a difference, as where the
+    picture stands still and little holds the scale, makes no step.
     """
 
     def __init__(self, frame_count: int, aspect: float, config: AlignmentConfig) -> None:
@@ -73,8 +75,7 @@ class ShotAligner:
         self._grid = np.zeros((frame_count, self._basis.size), np.float32)
         self._level: float | None = None
         self._next = 0
-        self._gaps: list[tuple[Float32Array, Float32Array]] = []
-        self._lacking: list[Float32Array] = []
+        self._gaps, self._lacking = _Sample(2), _Sample(1)
 
     def take(self, sampler: LinkSampler, seen: int) -> None:
         """Solve what the first ``seen`` frames suffice for, and let the sampler forget what no later stretch needs."""
@@ -95,6 +96,8 @@ class ShotAligner:
         if self._level is None:
             self._level = float(np.median(links.log_disparity)) if len(links) else 0.0
         config = self._config
+        if not config.enabled:
+            config = config.model_copy(update={"affine": False, "grid": False})
         if _is_still(links, config):
             config = config.model_copy(update={name: config.still_prior * getattr(config, name) for name in _PRIORS})
         margin = config.stretch_margin_frames
@@ -106,42 +109,61 @@ class ShotAligner:
         self, links: Links, anchors: Anchors, low: int, high: int, frames: range, config: AlignmentConfig
     ) -> None:
         level = self._level or 0.0
+        fade = min(frames.start, config.stretch_margin_frames // 2)
         start, stop = frames.start - low, frames.stop - low
         log_scale, shift = _solve_affine(links, anchors, high - low, level, config)
         links_left, anchors_left = _corrected(links, anchors, log_scale, shift, level)
         grid = np.zeros((high - low, self._basis.size))
         if config.grid:
-            grid = _solve_grid(links_left, anchors_left, range(start, stop), high - low, self._basis, config)
-        self._log_scale[frames.start : frames.stop] = log_scale[start:stop]
-        self._shift[frames.start : frames.stop] = shift[start:stop]
-        self._grid[frames.start : frames.stop] = grid[start:stop]
+            grid = _solve_grid(links_left, anchors_left, range(start - fade, stop), high - low, self._basis, config)
+        for kept, solved in ((self._log_scale, log_scale), (self._shift, shift), (self._grid, grid)):
+            _fade_in(kept[frames.start - fade : frames.stop], solved[start - fade : stop], fade)
         inner = links_left.within(start, stop), anchors_left.within(start, stop)
         after, anchors_after = _gridded(*inner, grid, self._basis)
-        self._gaps.append((_thinned(_link_gaps(links.within(start, stop))), _thinned(_link_gaps(after))))
+        self._gaps.add(np.stack([_link_gaps(links.within(start, stop)), _link_gaps(after)]))
         sure = anchors_after.weight > _SURE
-        self._lacking.append(_thinned((anchors_after.target - anchors_after.log_disparity)[sure]))
+        self._lacking.add((anchors_after.target - anchors_after.log_disparity)[None, sure])
 
     def alignment(self) -> Alignment:
         """What was solved, when every frame was."""
-        before, after = (np.concatenate(part) for part in zip(*self._gaps, strict=True))
+        before, after = self._gaps.values()
         return Alignment(
             self._log_scale,
             self._shift,
             self._level or 0.0,
             self._grid.reshape(self._count, self._basis.rows, self._basis.columns),
             (_spread(before), _spread(after)),
-            _anchor_spread(np.concatenate(self._lacking)),
+            _anchor_spread(self._lacking.values()[0]),
         )
+
+
+class _Sample:
+    """Evenly picked columns of what was added: so many at most that an hour's are small, and enough for a median."""
+
+    def __init__(self, rows: int) -> None:
+        self._parts: list[Float32Array] = [np.zeros((rows, 0), np.float32)]
+        self._stride = 1
+
+    def add(self, values: Float32Array) -> None:
+        self._parts.append(values[:, :: self._stride].copy())
+        while sum(part.shape[1] for part in self._parts) > _KEPT_GAPS:
+            self._stride *= 2
+            self._parts = [part[:, ::2].copy() for part in self._parts]
+
+    def values(self) -> Float32Array:
+        return np.concatenate(self._parts, 1)
+
+
+def _fade_in(kept: Float32Array, solved: Float64Array, count: int) -> None:
+    """Write ``solved`` over ``kept``, growing from none of it to all over the first ``count`` frames."""
+    share = np.ones(len(solved))
+    share[:count] = (np.arange(count) + 0.5) / max(count, 1)
+    kept += (share.reshape(-1, *[1] * (solved.ndim - 1)) * (solved - kept)).astype(np.float32)
 
 
 def _from_frame(samples: Samples, first: int) -> Samples:
     """The same with frames counted from ``first``."""
     return replace(samples, frame=samples.frame - np.int32(first))
-
-
-def _thinned(values: Float32Array) -> Float32Array:
-    """Evenly picked values, few enough that an hour's statistics are small and enough for a median."""
-    return values[:: len(values) // _KEPT_GAPS + 1].copy()
 
 
 def _is_still(links: Links, config: AlignmentConfig) -> bool:

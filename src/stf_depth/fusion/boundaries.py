@@ -93,7 +93,7 @@ def _has_step(
     """
     disparity, low, high = torch.exp(log_disparity), torch.exp(around[0]), torch.exp(around[1])
     beyond = high - low - _STEEPER * _slope(disparity, known, radius_px)
-    return beyond > -math.expm1(-min_contrast) * high
+    return (beyond / (-math.expm1(-min_contrast) * high).clamp(min=1e-9) - 0.5).clamp(0, 1)
 
 
 def _slope(values: Tensor, known: Tensor, radius_px: int) -> Tensor:

@@ -16,7 +16,7 @@ from stf_depth.fusion.trajectory import pixel_grid
 from stf_depth.geometry.relative_pose import relative_pose
 from stf_depth.types import Float32Array, Float64Array, Intrinsics
 
-__all__ = ["Egomotion", "agreement", "between_two", "camera_step"]
+__all__ = ["Egomotion", "agreement", "between_two", "camera_step", "change_along"]
 
 _FOCAL = 0.9  # of the long side: what cameras usually have
 _COLUMNS = 40
@@ -29,11 +29,14 @@ _CLEARLY = 0.9
 class Egomotion:
     """Poses in the unit of exp(log disparity), frame by frame as they are pushed."""
 
-    def __init__(self, frame_count: int, size: tuple[int, int], tolerance_px: float) -> None:
-        """size: (h, w) of the maps. tolerance_px: by which forward and backward flow may disagree."""
+    def __init__(
+        self, frame_count: int, size: tuple[int, int], tolerance_px: float, k: Intrinsics | None = None
+    ) -> None:
+        """size: (h, w) of the maps. tolerance_px: by which forward and backward flow may disagree. k: usual if None."""
         self._tolerance_px = tolerance_px
+        self._k = k.resized(size[1], size[0]) if k is not None else _usual(size)
         self._poses = np.tile(np.eye(4), (frame_count, 1, 1))
-        self._filter = _along(self._poses, size)
+        self._filter = PoseFilter(self._k, self._poses, np.ones(frame_count, bool), 1.0, size)
 
     def push(
         self,
@@ -44,25 +47,34 @@ class Egomotion:
         backward_px: Float32Array,
     ) -> None:
         """Take the step to ``frame`` from the one before, whose maps these are: see ``camera_step``."""
-        step = camera_step(log_disparity, weight, forward_px, backward_px, tolerance_px=self._tolerance_px)
+        tolerance_px, k = self._tolerance_px, self._k
+        self.take(frame, camera_step(log_disparity, weight, forward_px, backward_px, tolerance_px=tolerance_px, k=k))
+
+    def take(self, frame: int, step: Float64Array) -> None:
+        """Take a step that is known, (4, 4), the same as ``camera_step``'s."""
         self._poses[frame] = self._poses[frame - 1] @ np.linalg.inv(step)
 
-    def expected_change(self, frame: int, other: int, xy_px: Float32Array, log_disparity: Float32Array) -> Float32Array:
-        """By how much log disparity of points of ``frame`` grows on the way to ``other``: see ``PoseFilter``."""
-        return self._filter.expected_change(frame, other, xy_px, log_disparity)
+    @property
+    def poses(self) -> PoseFilter:
+        """Along the poses so far."""
+        return self._filter
 
-    def change_along(self, log_disparity: Tensor, frame: int, other: int, position: Tensor, least_px: float) -> Tensor:
-        """The expected change of each pixel, less where ``agreement`` is less.
 
-        log_disparity: the network's, (1, 1, h, w). position: where flow has each pixel in ``other``, (1, 2, h, w).
-        """
-        expected, depth, _ = self._filter.project(log_disparity, frame, other)
-        return -torch.log(depth.clamp(0.1, 10)) * agreement(expected, position, least_px)
+def change_along(
+    motion: PoseFilter, log_disparity: Tensor, frame: int, other: int, position: Tensor, least_px: float
+) -> Tensor:
+    """By how much each pixel's log disparity grows on the way to ``other``, less where ``agreement`` is less.
+
+    log_disparity: the network's, (1, 1, h, w). position: where flow has each pixel in ``other``, (1, 2, h, w).
+    """
+    expected, depth, _ = motion.project(log_disparity, frame, other)
+    return -torch.log(depth.clamp(0.1, 10)) * agreement(expected, position, least_px)
 
 
 def between_two(step: Float64Array, size: tuple[int, int]) -> PoseFilter:
     """Poses of frame 0 and frame 1, ``step`` of ``camera_step`` apart."""
-    return _along(np.stack([np.eye(4), np.linalg.inv(step)]), size)
+    poses = np.stack([np.eye(4), np.linalg.inv(step)])
+    return PoseFilter(_usual(size), poses, np.ones(2, bool), 1.0, size)
 
 
 def agreement(expected: Tensor, position: Tensor, least_px: float) -> Tensor:
@@ -82,6 +94,7 @@ def camera_step(
     backward_px: Float32Array,
     *,
     tolerance_px: float,
+    k: Intrinsics | None = None,
 ) -> Float64Array:
     """(4, 4) float64: the points of a frame in the next one's camera, in the unit of exp(-log_disparity).
 
@@ -93,9 +106,10 @@ def camera_step(
     start, end = _matches(weight, forward_px, backward_px, tolerance_px)
     if len(start) < _MIN_POINTS:
         return np.eye(4)
-    focal, centre = _FOCAL * max(height, width), np.array([(width - 1) / 2, (height - 1) / 2])
+    k = k or _usual((height, width))
+    focal, centre = np.array([k.fx_px, k.fy_px]), np.array([k.cx_px, k.cy_px])
     rays = np.column_stack([(start - centre) / focal, np.ones(len(start))])
-    seen, noise = (end - centre) / focal, 1 / focal
+    seen, noise = (end - centre) / focal, 1 / k.fx_px
     log_values = bilinear(log_disparity, start).astype(np.float64)
     level = np.median(log_values)
     found = relative_pose(rays, np.exp(log_values - level), seen, noise=noise)
@@ -108,11 +122,10 @@ def camera_step(
     return found.pose
 
 
-def _along(world_from_cam: Float64Array, size: tuple[int, int]) -> PoseFilter:
+def _usual(size: tuple[int, int]) -> Intrinsics:
     height, width = size
     focal = _FOCAL * max(size)
-    k = Intrinsics(focal, focal, (width - 1) / 2, (height - 1) / 2, width, height)
-    return PoseFilter(k, world_from_cam, np.ones(len(world_from_cam), bool), 1.0, size)
+    return Intrinsics(focal, focal, (width - 1) / 2, (height - 1) / 2, width, height)
 
 
 def _matches(

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stf_depth.alignment.joint import MAX_SHIFT_TERM, Alignment
 from stf_depth.config import AlignmentConfig, FusionConfig
-from stf_depth.fusion.egomotion import Egomotion
+from stf_depth.fusion.egomotion import Egomotion, change_along
 from stf_depth.fusion.evidence import Evidence, weigh_evidence
 from stf_depth.fusion.planes import flatten_planes
 from stf_depth.fusion.poses import PoseFilter
 from stf_depth.fusion.prelook import Prelook
 from stf_depth.fusion.reader import FrameCache, LowReader
 from stf_depth.fusion.structure import belief, bend_to_structure, blend_structure
-from stf_depth.fusion.trajectory import Change, checked_steps, pixel_grid, trajectory_filter
-from stf_depth.types import CameraPath, MotionKind, Role
+from stf_depth.fusion.trajectory import Change, Field, Reading, checked_steps, look_up, pixel_grid, trajectory_filter
+from stf_depth.types import CameraPath, Float32Array, MotionKind, Role
 
 __all__ = ["Fields"]
 
@@ -53,8 +54,10 @@ class Fields:
         if camera is not None and prelook.structure_unit is not None:
             self.poses = PoseFilter.along(camera, prelook.structure_unit, reader.size)
         stays = fuse.mode == "full" and camera is not None and camera.kind in _ON_THE_SPOT
-        is_on = fuse.egomotion and fuse.mode != "none" and self.poses is None and not stays
-        self.egomotion = Egomotion(len(reader), reader.size, tolerance) if is_on else None
+        k = None if camera is None or self.poses is None else camera.intrinsics
+        is_known = self.poses is not None and all(map(self.poses.usable, range(len(reader))))
+        is_on = fuse.egomotion and fuse.mode != "none" and not (is_known or stays)
+        self.egomotion = Egomotion(len(reader), reader.size, tolerance, k) if is_on else None
         self.aligned = FrameCache(self._aligned, window)
         self.blended = FrameCache(self._blended, window)
         self._passes = [self.blended]
@@ -71,17 +74,23 @@ class Fields:
         low = self.reader.frame(frame)
         return torch.cat([low.log_disparity + self._correction(frame, low.log_disparity), low.valid], 1)
 
-    def fused(self, frame: int) -> tuple[Tensor, Tensor]:
-        """The fused low band of a frame and the weight behind it, each (1, 1, h, w)."""
+    def fused(self, frame: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The fused low band of a frame, the weight behind it and what of it is static, each (1, 1, h, w)."""
         poses = self._filtering_poses(frame)
         if poses is None:
-            return self._along_flow(frame)
+            value, weight = self._along_flow(frame)
+            return value, weight, torch.zeros_like(value)
         value, weight = self._along_poses(poses, self._passes[-1], frame, self.fuse.pose_offsets[-1])
         static = self._static(frame, value)
-        if not self.fuse.trajectory_filter or float(static.mean()) > 1 - self.fuse.moving_share:
-            return value, weight * static
+        if not self.has_movers(static):
+            return value, weight * static, static
         moving, moving_weight = self._along_flow(frame)
-        return static * value + (1 - static) * moving, static * weight + (1 - static) * moving_weight
+        value, weight = static * value + (1 - static) * moving, static * weight + (1 - static) * moving_weight
+        return value, weight, static
+
+    def has_movers(self, static: Tensor) -> bool:
+        """Whether so much of a frame moves by itself that following its flow pays."""
+        return self.fuse.trajectory_filter and float(static.mean()) <= 1 - self.fuse.moving_share
 
     def _filtering_poses(self, frame: int) -> PoseFilter | None:
         """The poses, where the filter along them is on and may be used for the frame."""
@@ -92,21 +101,43 @@ class Fields:
         if not self.fuse.trajectory_filter:
             field = self.blended(frame)
             return field[:, :1], field[:, 1:]
-        radius = self.fuse.trajectory_radius
         tolerance = self._tolerance(frame, self.fuse.trajectory_tolerance)
-        count = len(self.reader)
-        change = self._change(frame, self.egomotion) if self.egomotion is not None else None
+        return self.along_flow(self.blended, frame, radius=self.fuse.trajectory_radius, tolerance=tolerance)
+
+    def along_flow(
+        self, field: Field, frame: int, *, radius: int, tolerance: float | Tensor, reading: Reading = "bilinear"
+    ) -> tuple[Tensor, Tensor]:
+        """``trajectory_filter`` of a field of any size, the change of distance taken off."""
+        count, change = len(self.reader), self._change(frame)
         return trajectory_filter(
-            self.blended, self.steps, frame, count, radius=radius, tolerance=tolerance, change=change
+            field, self.steps, frame, count, radius=radius, tolerance=tolerance, change=change, reading=reading
         )
 
-    def _change(self, frame: int, motion: Egomotion) -> Change:
+    def expected_change(self, frame: int, other: int, xy_px: Float32Array, log_disparity: Float32Array) -> Float32Array:
+        """By how much log disparity of points of ``frame`` grows on the way to ``other``: see ``PoseFilter``."""
+        motion = self._motion(frame, other)
+        if motion is None:
+            return np.zeros(len(xy_px), np.float32)
+        return motion.expected_change(frame, other, xy_px, log_disparity)
+
+    def _motion(self, frame: int, other: int) -> PoseFilter | None:
+        """The solved poses where both frames have one, else those from frame to frame."""
+        if self.poses is not None and self.poses.usable(frame) and self.poses.usable(other):
+            return self.poses
+        return None if self.egomotion is None else self.egomotion.poses
+
+    def _change(self, frame: int) -> Change | None:
+        if self.egomotion is None:
+            return None
         low = self.reader.frame(frame)
         stays = (low.roles != int(Role.MOVER)).to(low.log_disparity)
         least_px = self.fuse.static_tolerance_px
 
         def change(other: int, position: Tensor) -> Tensor:
-            return stays * motion.change_along(low.log_disparity, frame, other, position, least_px)
+            motion = self._motion(frame, other)
+            if motion is None:
+                return torch.zeros_like(stays)
+            return stays * change_along(motion, low.log_disparity, frame, other, position, least_px)
 
         return change
 
@@ -184,6 +215,9 @@ class Fields:
         if found is None:
             return torch.zeros_like(log_disparity)
         grid = torch.from_numpy(found.grid[frame])[None, None].to(log_disparity)
-        wide = torch.nn.functional.interpolate(grid, size=self.reader.size, mode="bilinear", align_corners=True)
+        # Handles lie on the edges of the picture, half a pixel outside the outermost pixels' centres.
+        (height, width), (rows, columns) = self.reader.size, found.grid.shape[1:]
+        x, y = (pixel_grid(log_disparity) + 0.5).chunk(2, 1)
+        wide, _ = look_up(grid, torch.cat([x * ((columns - 1) / width), y * ((rows - 1) / height)], 1))
         term = torch.clamp(torch.exp(found.level - log_disparity), max=MAX_SHIFT_TERM)
         return wide + float(found.log_scale[frame]) + float(found.shift[frame]) * term

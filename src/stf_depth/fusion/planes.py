@@ -29,6 +29,8 @@ def flatten_planes(field: Tensor, segments: Tensor, roles: Tensor, *, tolerance:
     height, width = value.shape[-2:]
     rows = torch.arange(height, device=value.device, dtype=value.dtype) / max(height, width)
     columns = torch.arange(width, device=value.device, dtype=value.dtype) / max(height, width)
+    # What no segment covers lies on the plane of its role at best, not on one of all unlabelled pixels.
+    segments = torch.where(segments == 0, -roles.to(segments), segments)
     for segment in torch.unique(segments[is_planar]).tolist():
         y, x = torch.nonzero((is_planar & (segments == segment) & (weight > 0))[0, 0], as_tuple=True)
         if len(y) >= _MIN_SHARE * height * width:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stf_depth.fusion.trajectory import Field, look_up
+from stf_depth.fusion.trajectory import Field, Reading, look_up
 from stf_depth.geometry.fuse import normalised_rays
 from stf_depth.types import BoolArray, CameraPath, Float32Array, Float64Array, Intrinsics
 
@@ -36,6 +36,7 @@ class PoseFilter:
         unit to exp(log disparity). size: (h, w) of the fields.
         """
         height, width = size
+        self._intrinsics = intrinsics
         self._k = intrinsics.resized(width, height)
         self._rays = torch.from_numpy(normalised_rays(self._k))[None]
         self._poses, self._usable, self._unit = world_from_cam, usable, unit
@@ -46,12 +47,22 @@ class PoseFilter:
         usable = np.asarray(camera.solved) & (np.asarray(camera.reliability) > 0)
         return cls(camera.intrinsics, np.asarray(camera.world_from_cam, np.float64), usable, unit, size)
 
+    def resized(self, size: tuple[int, int]) -> PoseFilter:
+        """The same for fields of another size (h, w)."""
+        return PoseFilter(self._intrinsics, self._poses, self._usable, self._unit, size)
+
     def usable(self, frame: int) -> bool:
         """Whether the frame's pose may be used."""
         return bool(self._usable[frame])
 
     def __call__(
-        self, field: Field, frame: int, offsets: Sequence[int], *, tolerance: float | Tensor
+        self,
+        field: Field,
+        frame: int,
+        offsets: Sequence[int],
+        *,
+        tolerance: float | Tensor,
+        reading: Reading = "bilinear",
     ) -> tuple[Tensor, Tensor]:
         """Filtered log disparity of ``frame`` and the sum of weights, each (1, 1, h, w); offsets on both sides."""
         here = field(frame)
@@ -60,20 +71,26 @@ class PoseFilter:
         for offset in offsets:
             for other in (frame - offset, frame + offset):
                 if 0 <= other < len(self._usable) and self._usable[other]:
-                    gap, known = self._compare(field(other), value, frame, other, tolerance)
+                    gap, known = self._compare(field(other), value, frame, other, tolerance, reading)
                     total = total + known * gap
                     weights = weights + known
         return value + total / weights.clamp(min=1e-6), weights
 
     def _compare(
-        self, there: Tensor, value: Tensor, frame: int, other: int, tolerance: float | Tensor
+        self, there: Tensor, value: Tensor, frame: int, other: int, tolerance: float | Tensor, reading: Reading
     ) -> tuple[Tensor, Tensor]:
         position, seen, rotated = self.project(value, frame, other)
-        found, inside = look_up(there, position)
+        found, inside = look_up(there, position, reading)
         expected = value - torch.log(seen.clamp(min=1e-4))
         gap = (found[:, :1] - expected) * (seen / rotated.clamp(min=0.2)).clamp(0.2, 5)
         known = found[:, 1:] * inside * (seen > 1e-4) / (1 + (gap / tolerance) ** 2)
         return gap, known
+
+    def step(self, frame: int, other: int) -> Float64Array:
+        """(4, 4): the points of ``frame`` in ``other``'s camera, in the unit of exp(-log disparity)."""
+        motion: Float64Array = np.linalg.inv(self._poses[other]) @ self._poses[frame]
+        motion[:3, 3] /= self._unit
+        return motion
 
     def project(self, value: Tensor, frame: int, other: int) -> tuple[Tensor, Tensor, Tensor]:
         """Where pixels of ``frame`` with log disparity ``value`` appear in ``other``.

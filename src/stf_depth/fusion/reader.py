@@ -25,6 +25,8 @@ __all__ = ["FrameCache", "LowFrame", "LowReader", "as_image", "low_size"]
 
 Item = TypeVar("Item")
 
+_OUTSIDE_PX = 1e6
+
 
 class FrameCache(Generic[Item]):
     """Keeps ``capacity`` results of ``make(frame)``, those nearest to the frame that was asked for last.
@@ -117,6 +119,8 @@ class LowReader:
         here, following = self.rgb(index), self.rgb(index + 1)
         with self._matching:
             both = self._flow.infer(np.stack([here, following]), np.stack([following, here]))
+        # What a network has no number for leads out of the picture, so that it is no match.
+        both = np.nan_to_num(both, nan=_OUTSIDE_PX, posinf=_OUTSIDE_PX, neginf=-_OUTSIDE_PX)
         moved = torch.from_numpy(np.ascontiguousarray(both)).permute(0, 3, 1, 2).to(self._device)
         return moved[:1], moved[1:]
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -21,6 +22,7 @@ from stf_depth.fusion.boundaries import snap_to_segments
 from stf_depth.fusion.egomotion import Egomotion
 from stf_depth.fusion.evidence import confidence_of, confidence_of_input
 from stf_depth.fusion.fields import Fields
+from stf_depth.fusion.fine import FineFilter
 from stf_depth.fusion.inputs import FusedChunk, ShotInputs
 from stf_depth.fusion.movers import with_believed_movers
 from stf_depth.fusion.prelook import look_ahead
@@ -51,6 +53,7 @@ class _Plain(NamedTuple):
     log_disparity: Tensor
     correction: Tensor
     confidence: Tensor
+    static: Tensor
 
 
 class HasFusion(Protocol):
@@ -117,11 +120,13 @@ def _frame_threads(device: str) -> Iterator[Executor]:
 class _Shot:
     def __init__(self, inputs: ShotInputs, config: HasFusion, flow: FlowBackend, device: str) -> None:
         self.align, self.fuse = config.alignment, config.fusion
+        full_mode = self.fuse.mode == "full"
+        if not full_mode:
+            inputs = replace(inputs, camera=None, structure=None)
         inputs = with_believed_movers(with_believed_sky(inputs, self.fuse), self.fuse)
         self.inputs, self.device = inputs, device
         self._has_labels = self.fuse.mode != "none" and not (inputs.roles is None and inputs.segments is None)
         self.full = (int(inputs.rgb.shape[1]), int(inputs.rgb.shape[2]))
-        full_mode = self.fuse.mode == "full"
         use_structure = full_mode and inputs.camera is not None and inputs.camera.is_reliable
         self.prelook = look_ahead(inputs, use_structure=use_structure)
         size = low_size(*self.full, self.fuse.low_band_long_side_px)
@@ -130,13 +135,15 @@ class _Shot:
         self.fields = Fields(self.reader, self.prelook, inputs.camera, self.align, self.fuse, window=window)
 
         self.labels = Labels(self.reader, self.fields.steps, self.full, self.fuse)
-        near = 2 * self.fuse.snap_reach + 1 + AHEAD_FRAMES
+        near = 2 * self.fuse.edge_frames() + 1 + AHEAD_FRAMES
         self.plain, self.snaps = FrameCache(self._plain, near), FrameCache(self._snap, near)
         self.segments = FrameCache(self.labels.segments, near)
+        self.edged = FrameCache(self._edged, 2 * self.fuse.fine_radius + 1 + AHEAD_FRAMES)
+        self.fine = FineFilter(self.edged, self.fields, self.full, self.fuse)
 
     def chunks(self, first: int) -> Iterator[FusedChunk]:
         with _frame_threads(self.device) as pool:
-            if self.align.enabled and self.fuse.mode != "none":
+            if self.fuse.mode != "none":
                 self.fields.use(self._align(pool))
             start, ambiguity = first, self.prelook.logmap.ambiguity
             fused = mapped_ahead(self._fused, range(first, len(self.inputs)), pool, ahead=AHEAD_FRAMES)
@@ -147,9 +154,7 @@ class _Shot:
 
     def _align(self, pool: Executor) -> Alignment:
         height, width = self.reader.size
-        motion = self.fields.poses or self.fields.egomotion
-        change = motion.expected_change if motion is not None else None
-        align = self.align
+        align, change = self.align, self.fields.expected_change
         sampler = LinkSampler(width, height, align.sample_columns, align.spans, align.tolerance_px, change)
         aligner = ShotAligner(len(self.inputs), width / height, align)
         sky_counts = has_steady_sky(self.inputs)
@@ -179,7 +184,10 @@ class _Shot:
         sampler.anchor(as_image(low.structure), as_image(low.structure_confidence))
 
     def _follow_camera(self, motion: Egomotion, frame: int, flows: Sequence[Float32Array]) -> None:
-        before = self.reader.frame(frame - 1)
+        poses, before = self.fields.poses, self.reader.frame(frame - 1)
+        if poses is not None and poses.usable(frame - 1) and poses.usable(frame):
+            motion.take(frame, poses.step(frame - 1, frame))
+            return
         moves = (before.roles == Role.MOVER) | (before.roles == Role.SKY)
         weight = before.valid * (~moves).to(before.valid)
         motion.push(frame, as_image(before.log_disparity), as_image(weight), flows[0], flows[1])
@@ -187,7 +195,7 @@ class _Shot:
     def _fused(self, frame: int) -> Fused:
         """The full-size input with the low band's correction, its edges and sky moved to their segments."""
         plain, logmap = self.plain(frame), self.prelook.logmap
-        value, sky = self._with_edges(frame, plain.log_disparity), self._sky(frame)
+        value, sky = self._steadied(frame), self._sky(frame)
         if sky is None:
             untouched = value == plain.log_disparity
             corrected = logmap.corrected(plain.disparity, plain.correction)
@@ -201,23 +209,34 @@ class _Shot:
         )
 
     def _plain(self, frame: int) -> _Plain:
-        correction, confidence = self._low_band(frame)
+        correction, confidence, static = self._low_band(frame)
         disparity, valid = resize_masked(*self.reader.network(frame), self.full)
         wide = resize(correction, self.full)
         log_disparity = fill_unknown(self.prelook.logmap.to_log(disparity), valid) + wide
-        return _Plain(disparity, valid, log_disparity, wide, confidence)
+        return _Plain(disparity, valid, log_disparity, wide, confidence, static)
 
-    def _low_band(self, frame: int) -> tuple[Tensor, Tensor]:
+    def _low_band(self, frame: int) -> tuple[Tensor, Tensor, Tensor]:
         """Correction of log disparity, continued where the low band has no depth, and confidence."""
         low = self.reader.frame(frame)
         if self.fuse.mode == "none":
-            return torch.zeros_like(low.valid), low.valid
+            return torch.zeros_like(low.valid), low.valid, low.valid
         evidence = self.fields.evidence
         if evidence.strength == 0:
-            return torch.zeros_like(low.valid), confidence_of_input(low)
-        value, weight = self.fields.fused(frame)
+            return torch.zeros_like(low.valid), confidence_of_input(low), low.valid
+        value, weight, static = self.fields.fused(frame)
         correction = (value - low.log_disparity) * evidence.strength
-        return fill_unknown(correction, low.valid), confidence_of(value, weight, low, evidence)
+        return fill_unknown(correction, low.valid), confidence_of(value, weight, low, evidence), static
+
+    def _steadied(self, frame: int) -> Tensor:
+        edged = self.edged(frame)[:, :1]
+        strength = self.fields.evidence.strength
+        if not self.fuse.fine_filter or self.fuse.mode == "none" or strength == 0:
+            return edged
+        return edged + strength * (self.fine(frame, self.plain(frame).static) - edged)
+
+    def _edged(self, frame: int) -> Tensor:
+        plain = self.plain(frame)
+        return torch.cat([self._with_edges(frame, plain.log_disparity), plain.valid], 1)
 
     def _with_edges(self, frame: int, value: Tensor) -> Tensor:
         fuse = self.fuse

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from stf_depth.fusion.resampling import resize
-from stf_depth.fusion.trajectory import Steps, followed, look_up, pixel_grid
+from stf_depth.fusion.trajectory import Steps, look_up, places
 
 __all__ = ["voted_along_flow"]
 
@@ -30,26 +29,15 @@ def voted_along_flow(
     """
     own = labels(frame)
     found = [(values(frame), torch.ones_like(own, dtype=torch.bool), torch.ones_like(own, dtype=torch.bool))]
-    for other, there, known in _places(own.shape[-2:], steps, frame, frame_count, reach):
+    size = (int(own.shape[-2]), int(own.shape[-1]))
+    for other, _, there, alive in places(size, steps, frame, frame_count, reach):
         value, inside = look_up(values(other), there)
-        known = known & (inside > 0)
+        known = (alive > 0.5) & (inside > 0)
         found.append((value, known, known & (_label_at(labels(other), there) == own)))
     value, known, same = (torch.cat(part, 1) for part in zip(*found, strict=True))
     mean = (value * same).sum(1, keepdim=True) / same.sum(1, keepdim=True)
     median = torch.nanmedian(torch.where(known, value, torch.nan), 1, keepdim=True).values
     return torch.where(2 * same.sum(1, keepdim=True) > known.sum(1, keepdim=True), mean, median)
-
-
-def _places(
-    size: torch.Size, steps: Steps, frame: int, frame_count: int, reach: int
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Other frames, where the pixels of ``frame`` are in them, (1, 2, H, W), and where that is known."""
-    height, width = size
-    for direction in (1, -1):
-        for other, position, alive in followed(steps, frame, frame_count, direction, reach):
-            x, y = resize(position - pixel_grid(position), (height, width)).chunk(2, 1)
-            moved = torch.cat([x * (width / position.shape[-1]), y * (height / position.shape[-2])], 1)
-            yield other, pixel_grid(moved) + moved, resize(alive, (height, width)) > 0.5
 
 
 def _label_at(labels: Tensor, position: Tensor) -> Tensor:

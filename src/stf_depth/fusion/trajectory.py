@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from stf_depth.fusion.resampling import resize
+
 __all__ = [
     "Change",
     "Field",
+    "Reading",
     "Steps",
     "checked_steps",
     "followed",
     "look_up",
     "pixel_grid",
+    "places",
     "trajectory_filter",
 ]
 
 Field = Callable[[int], Tensor]  # frame -> log disparity and weight, (1, 2, h, w)
 Change = Callable[[int, Tensor], Tensor]  # frame and where each pixel is in it -> expected change, (1, 1, h, w)
+Reading = Literal["bilinear", "nearest"]
 Steps = Callable[[int], tuple[Tensor, Tensor]]  # frame -> steps to the next frame and from it back, (1, 3, h, w) each
 
 
@@ -35,13 +41,14 @@ def pixel_grid(like: Tensor) -> Tensor:
     return torch.stack([x, y])[None]
 
 
-def look_up(values: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-    """Bilinear values (1, C, h, w) at pixel positions (1, 2, h, w), and 1 where these lie in the image, else 0."""
+def look_up(values: Tensor, position: Tensor, mode: Reading = "bilinear") -> tuple[Tensor, Tensor]:
+    """Values (1, C, h, w) at pixel positions (1, 2, h, w), and 1 where these lie in the image, else 0."""
     height, width = values.shape[-2:]
     x = position[:, 0] * (2 / max(width - 1, 1)) - 1
     y = position[:, 1] * (2 / max(height - 1, 1)) - 1
     inside = ((x.abs() <= 1) & (y.abs() <= 1)).to(values)
-    found = F.grid_sample(values, torch.stack([x, y], -1), padding_mode="border", align_corners=True)
+    # Clamped here: not every device can take the border's value for what lies outside.
+    found = F.grid_sample(values, torch.stack([x, y], -1).clamp(-1, 1), mode, padding_mode="zeros", align_corners=True)
     return found, inside[:, None]
 
 
@@ -76,6 +83,24 @@ def followed(
         yield other, position, alive
 
 
+def places(
+    size: tuple[int, int], steps: Steps, frame: int, frame_count: int, reach: int
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """``followed`` both ways for pixels of another ``size`` (H, W).
+
+    Yields the frame, the steps' own positions (1, 2, h, w), those at ``size`` (1, 2, H, W), and the mask (1, 1, H, W).
+    """
+    height, width = size
+    for direction in (1, -1):
+        for other, position, alive in followed(steps, frame, frame_count, direction, reach):
+            if tuple(position.shape[-2:]) == size:
+                yield other, position, position, alive
+                continue
+            x, y = resize(position - pixel_grid(position), size).chunk(2, 1)
+            moved = torch.cat([x * (width / position.shape[-1]), y * (height / position.shape[-2])], 1)
+            yield other, position, pixel_grid(moved) + moved, resize(alive, size)
+
+
 def trajectory_filter(
     field: Field,
     steps: Steps,
@@ -85,25 +110,26 @@ def trajectory_filter(
     radius: int,
     tolerance: float | Tensor,
     change: Change | None = None,
+    reading: Reading = "bilinear",
 ) -> tuple[Tensor, Tensor]:
     """u(x) <- sum_k w_k v_k / sum_k w_k, v_k = u_k(x_k) - e_k, along the path of each pixel within ``radius`` frames.
 
     x_k is chained from the flow between neighbours and followed only while forward and backward flow agree. e_k is by
     how much the camera's motion makes u grow on the way, 0 without ``change``. w_k = weight_k / (1 + (|v_k - u| /
-    tolerance)^2): values of another surface, or of the same surface at another distance, do not count. Returns the
-    filtered log disparity and the sum of the weights, each (1, 1, h, w).
+    tolerance)^2): values of another surface, or of the same surface at another distance, do not count. The field may be
+    of another size than the flow. Returns the filtered log disparity and the sum of the weights, each (1, 1, H, W).
     """
     here = field(frame)
     value, weight = here[:, :1], here[:, 1:]
+    size = (int(here.shape[-2]), int(here.shape[-1]))
     total, weights = value * weight, weight.clone()
-    for direction in (1, -1):
-        for other, position, alive in followed(steps, frame, frame_count, direction, radius):
-            found, _ = look_up(field(other), position)
-            seen = found[:, :1] if change is None else found[:, :1] - change(other, position)
-            gap = (seen - value) / tolerance
-            known = found[:, 1:] * alive / (1 + gap * gap)
-            total = total + known * seen
-            weights = weights + known
+    for other, stepped, position, alive in places(size, steps, frame, frame_count, radius):
+        found, _ = look_up(field(other), position, reading)
+        seen = found[:, :1] if change is None else found[:, :1] - resize(change(other, stepped), size)
+        gap = (seen - value) / tolerance
+        known = found[:, 1:] * alive / (1 + gap * gap)
+        total = total + known * seen
+        weights = weights + known
     filtered = torch.where(weights > 1e-6, total / weights.clamp(min=1e-6), value)
     return filtered, weights
 

@@ -32,7 +32,7 @@ _VERSIONS = {
     "panoptic": 1,
     "camera": 3,
     "structure": 3,
-    "fusion": 8,
+    "fusion": 9,
 }
 
 
