@@ -181,7 +181,8 @@ class AlignmentConfig(FrozenConfig):
     """Per-frame scale, shift and grid (alignment/).
 
     affine, grid: switches of the two solves. spans: how many frames apart links reach. sample_columns: links across
-    the image. The priors weigh squared unknowns against a frame's links, whose weights add up to one for each span.
+    the image. The priors weigh squared unknowns against a frame's links, whose weights add up to one for each span of a
+    square picture and to less of a wide one.
     Shots longer than a stretch and its margin are solved stretch by stretch, each with a margin on either side.
     """
 

@@ -36,8 +36,13 @@ def voted_along_flow(
         found.append((value, known, known & (_label_at(labels(other), there) == own)))
     value, known, same = (torch.cat(part, 1) for part in zip(*found, strict=True))
     mean = (value * same).sum(1, keepdim=True) / same.sum(1, keepdim=True)
-    median = torch.nanmedian(torch.where(known, value, torch.nan), 1, keepdim=True).values
-    return torch.where(2 * same.sum(1, keepdim=True) > known.sum(1, keepdim=True), mean, median)
+    return torch.where(2 * same.sum(1, keepdim=True) > known.sum(1, keepdim=True), mean, _median(value, known))
+
+
+def _median(values: Tensor, known: Tensor) -> Tensor:
+    """The median of those known of values (1, N, H, W), one at least; of an even number the mean of the middle two."""
+    ordered, count = torch.where(known, values, torch.inf).sort(1).values, known.sum(1, keepdim=True)
+    return (ordered.gather(1, (count - 1) // 2) + ordered.gather(1, count // 2)) / 2
 
 
 def _label_at(labels: Tensor, position: Tensor) -> Tensor:
