@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stf_depth.alignment.joint import Alignment, ShotAligner, align_shot
+from stf_depth.alignment.joint import Alignment, ShotAligner, _Sample, align_shot
 from stf_depth.alignment.links import Anchors, Links, LinkSampler, bilinear
 from stf_depth.config import AlignmentConfig
 
@@ -150,6 +150,35 @@ def test_stretches_give_what_the_whole_gives_and_hold_few_links(rng: np.random.G
     np.testing.assert_allclose(parts.log_scale, whole.log_scale, atol=0.02)
     np.testing.assert_allclose(parts.link_noise, whole.link_noise, rtol=0.1, atol=1e-3)
     assert max(held) < 0.75 * len(sampled(values))
+
+
+@pytest.mark.parametrize("still_until", [0, 90, 240])
+def test_stretches_join_without_a_step(still_until: int) -> None:
+    """Where the picture stands still priors are weak, and reach farther than any margin."""
+    count = 240
+    config = CONFIG.with_values({"stretch_frames": 48, "stretch_margin_frames": 48, "grid": False})
+    sampler, aligner = LinkSampler(60, 40, 12, config.spans, 1.0), ShotAligner(count, 1.5, config)
+    trust = np.ones((40, 60), np.float32)
+    drift = (0.3 * np.sin(2 * np.pi * np.arange(count) / 400)).astype(np.float32)
+    for index, value in enumerate(drift):
+        flow = np.zeros((40, 60, 2), np.float32)
+        flow[..., 0] = 0 if index < still_until else 2
+        sampler.push(trust * value, trust, flow if index else None, -flow if index else None)
+        aligner.take(sampler, index + 1)
+    steps = np.diff(aligner.alignment().log_scale, n=2)
+    assert np.abs(steps).max() < 2e-3
+
+
+def test_an_hours_statistics_are_few_and_evenly_picked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stf_depth.alignment.joint._KEPT_GAPS", 1000)
+    sample = _Sample(2)
+    for start in range(0, 40_000, 100):
+        part = np.arange(start, start + 100, dtype=np.float32)
+        sample.add(np.stack([part, -part]))
+    first, second = sample.values()
+    assert 500 <= len(first) <= 1000
+    np.testing.assert_array_equal(first, -second)
+    assert np.median(first) == pytest.approx(20_000, rel=0.01)
 
 
 def test_forgetting_drops_what_starts_before() -> None:

@@ -161,10 +161,59 @@ def test_a_camera_on_the_spot_has_no_motion_to_be_found(movers: SyntheticClip, m
     assert steps == list(range(1, FRAMES))
 
 
-def test_flow_mode_ignores_camera_and_structure(room: SyntheticClip) -> None:
+def test_frames_without_a_pose_in_a_solved_shot_are_no_worse_than_in_an_unsolved_one() -> None:
+    clip = render_clip(scene("forward"), frames=48, wh=WH)
+    steps = replace(clip, rgb=clip.rgb[::2], depth=clip.depth[::2], world_from_cam=clip.world_from_cam[::2])
+    maps, posed = degrade(steps.depth, 1), np.arange(24) < 12
+    path, structure = camera_of(steps), structure_of(steps)
+    path = replace(path, solved=posed, reliability=posed.astype(np.float32))
+    structure = replace(structure, confidence=np.where(posed[:, None, None], structure.confidence, 0))
+    unposed = np.broadcast_to((np.arange(24) >= 16)[:, None, None], steps.depth.shape)
+    partly, never = (
+        abs_rel(joined(run(inputs))[unposed[:, 0, 0]], replace(steps, depth=steps.depth[unposed[:, 0, 0]]))
+        for inputs in (inputs_of(steps, maps, camera=path, structure=structure), inputs_of(steps, maps))
+    )
+    assert partly < 1.05 * never
+
+
+def test_alignment_switched_off_leaves_the_evidence_and_the_cameras_motion(room: SyntheticClip) -> None:
     maps = degrade(room.depth, 1)
-    bare = joined(run(inputs_of(room, maps), {"fusion.mode": "flow"}))
     inputs = inputs_of(room, maps, camera=camera_of(room), structure=structure_of(room))
+    off, without_parts = (
+        joined(run(inputs, settings))
+        for settings in ({"alignment.enabled": False}, {"alignment.affine": False, "alignment.grid": False})
+    )
+    np.testing.assert_array_equal(off, without_parts)
+    truth = DepthMaps.of(true_disparity(room), "disparity", "scale")
+    np.testing.assert_array_equal(joined(run(inputs_of(room, truth), {"alignment.enabled": False})), truth.depth)
+
+
+class LosesItself:
+    """Flow with no number for the left half of the picture."""
+
+    def infer(self, first: np.ndarray, _second: np.ndarray) -> np.ndarray:
+        flow = np.zeros((*first.shape[:3], 2), np.float32)
+        flow[:, :, : first.shape[2] // 2] = np.nan
+        return flow
+
+
+def test_flow_that_is_no_number_is_no_match(movers: SyntheticClip) -> None:
+    maps = degrade(movers.depth, 1)
+    chunks = list(fuse_shot(inputs_of(movers, maps), RunConfig(), flow=LosesItself()))  # type: ignore[arg-type]
+    assert np.isfinite(joined(chunks)).all()
+    half = WH[0] // 2
+    static = np.broadcast_to(movers.roles[:1] != Role.MOVER, movers.roles.shape)
+    lost, found = (flicker(joined(chunks)[..., part], static[..., part]) for part in (np.s_[:half], np.s_[half:]))
+    assert found < 0.5 * lost
+
+
+@pytest.mark.parametrize("name", ["room", "street"])
+def test_flow_mode_ignores_camera_and_structure(name: str) -> None:
+    clip = render_clip(scene(name), frames=8, wh=WH)
+    maps = degrade(clip.depth, 1)
+    masks: dict[str, Any] = {"roles": clip.roles.astype(np.uint8), "segments": clip.labels.astype(np.int32)}
+    bare = joined(run(inputs_of(clip, maps, **masks), {"fusion.mode": "flow"}))
+    inputs = inputs_of(clip, maps, camera=camera_of(clip), structure=structure_of(clip), **masks)
     np.testing.assert_array_equal(bare, joined(run(inputs, {"fusion.mode": "flow"})))
 
 

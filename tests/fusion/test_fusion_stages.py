@@ -155,6 +155,17 @@ def test_frames_vote_on_the_side_of_a_trembling_border_and_sides_are_not_mixed()
     torch.testing.assert_close(voted, values[0])
 
 
+def test_an_even_number_of_votes_leans_to_neither_side() -> None:
+    steps = torch.zeros(1, 3, 4, 6)
+    steps[:, 2] = 1
+    labels = [torch.full((1, 1, 4, 6), k, dtype=torch.int32) for k in range(4)]
+    values = [torch.full((1, 1, 4, 6), value) for value in (0.0, 1.0, 4.0, 9.0)]
+    for sign in (1, -1):
+        signed = [sign * value for value in values]
+        voted = voted_along_flow(signed.__getitem__, labels.__getitem__, lambda _: (steps, steps), 1, 4, reach=2)
+        torch.testing.assert_close(voted, torch.full_like(voted, sign * 2.5))
+
+
 def test_votes_end_where_flow_is_not_checked() -> None:
     steps = torch.zeros(1, 3, 6, 8)
     steps[:, 2, :, 4:] = 1
@@ -260,6 +271,15 @@ def test_planes_leave_curved_and_static_segments(rng: np.random.Generator) -> No
     field = torch.cat([curved, torch.ones_like(curved)], 1)
     planar = torch.full((1, 1, 40, 60), int(Role.PLANAR), dtype=torch.uint8)
     torch.testing.assert_close(flatten_planes(field, planar.int(), planar, tolerance=0.06), curved)
+
+
+def test_unlabelled_pixels_of_several_roles_are_no_one_plane() -> None:
+    y, x = np.mgrid[:40, :60] / 60
+    value = maps(np.log(np.where(y > 0.3, 0.3 + 0.8 * y, 0.9 - 0.5 * x)))
+    field = torch.cat([value, torch.ones_like(value)], 1)
+    roles = torch.where(maps(y) > 0.3, int(Role.GROUND), int(Role.PLANAR)).to(torch.uint8)
+    flat = flatten_planes(field, torch.zeros_like(roles).int(), roles, tolerance=0.06)
+    torch.testing.assert_close(flat, value, atol=1e-4, rtol=0)
 
 
 def two_halves(
