@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from stf_depth.alignment.solve import GridBasis
 from stf_depth.config import FusionConfig
 from stf_depth.fusion.boundaries import border_support, snap_to_segments
 from stf_depth.fusion.evidence import Evidence, confidence_of, weigh_evidence
-from stf_depth.fusion.fields import Fields
+from stf_depth.fusion.fields import Fields, over_pixels
 from stf_depth.fusion.logmap import LogMap
 from stf_depth.fusion.planes import flatten_planes
 from stf_depth.fusion.poses import PoseFilter
@@ -235,6 +236,15 @@ def test_bending_follows_the_structure_and_keeps_detail(rng: np.random.Generator
     assert float((bent - structure).abs().mean()) < 0.02
     untouched = bend_to_structure(network, torch.ones_like(network), structure, 0 * trust, 0.5, CONFIG)
     torch.testing.assert_close(untouched, network)
+
+
+def test_handles_are_read_where_the_alignment_solved_them(rng: np.random.Generator) -> None:
+    basis = GridBasis(columns=4, rows=3)
+    handles = rng.normal(size=basis.size).astype(np.float32)
+    y, x = np.mgrid[:9, :16]
+    index, weight = basis.weights(np.stack([(x.ravel() + 0.5) / 16, (y.ravel() + 0.5) / 9], 1).astype(np.float32))
+    found = over_pixels(maps(handles.reshape(3, 4)), torch.zeros(1, 1, 9, 16))
+    np.testing.assert_allclose(found.numpy().ravel(), (handles[index] * weight).sum(1), atol=1e-5)
 
 
 def test_blend_is_the_weighted_mean() -> None:

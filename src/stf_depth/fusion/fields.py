@@ -20,7 +20,7 @@ from stf_depth.fusion.structure import belief, bend_to_structure, blend_structur
 from stf_depth.fusion.trajectory import Change, Field, Reading, checked_steps, look_up, pixel_grid, trajectory_filter
 from stf_depth.types import CameraPath, Float32Array, MotionKind, Role
 
-__all__ = ["Fields"]
+__all__ = ["Fields", "over_pixels"]
 
 _ON_THE_SPOT = (MotionKind.STATIC, MotionKind.ROTATION, MotionKind.ZOOM)  # nothing comes nearer
 
@@ -215,9 +215,14 @@ class Fields:
         if found is None:
             return torch.zeros_like(log_disparity)
         grid = torch.from_numpy(found.grid[frame])[None, None].to(log_disparity)
-        # Handles lie on the edges of the picture, half a pixel outside the outermost pixels' centres.
-        (height, width), (rows, columns) = self.reader.size, found.grid.shape[1:]
-        x, y = (pixel_grid(log_disparity) + 0.5).chunk(2, 1)
-        wide, _ = look_up(grid, torch.cat([x * ((columns - 1) / width), y * ((rows - 1) / height)], 1))
+        wide = over_pixels(grid, log_disparity)
         term = torch.clamp(torch.exp(found.level - log_disparity), max=MAX_SHIFT_TERM)
         return wide + float(found.log_scale[frame]) + float(found.shift[frame]) * term
+
+
+def over_pixels(grid: Tensor, like: Tensor) -> Tensor:
+    """Handles (1, 1, rows, columns) between the edges of the picture, bilinear at the pixels of (1, 1, h, w)."""
+    # The edges lie half a pixel outside the outermost pixels' centres.
+    (rows, columns), (height, width) = grid.shape[-2:], like.shape[-2:]
+    x, y = (pixel_grid(like) + 0.5).chunk(2, 1)
+    return look_up(grid, torch.cat([x * ((columns - 1) / width), y * ((rows - 1) / height)], 1))[0]
