@@ -78,6 +78,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "without structure": {"fusion.structure": False},
     "without pose filter": {"fusion.pose_filter": False},
     "without trajectory filter": {"fusion.trajectory_filter": False},
+    "without filter at full size": {"fusion.fine_filter": False},
     "without edge snapping": {"fusion.snap_boundaries": False},
     "without planes": {"fusion.planes": False},
     "without sky": {"fusion.sky": False},
