@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 import pytest
@@ -65,6 +68,29 @@ def test_a_flat_frame_is_one_region() -> None:
 def test_large_frames_are_worked_on_smaller() -> None:
     maps = create("panoptic", "regions?long_side=64").infer(np.zeros((1, 100, 200, 3), np.uint8))
     assert maps.ids.shape == (1, 32, 64)
+
+
+@pytest.fixture
+def ten_seconds() -> Iterator[None]:
+    """Fail what does not end."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    usual = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, usual)
+
+
+@pytest.mark.usefixtures("ten_seconds")
+@pytest.mark.parametrize("wh", [(1, 1), (8, 8), (16, 16), (17, 9), (16, 640), (640, 16), (80, 60)])
+def test_a_ramp_even_only_at_the_edge_of_the_frame_is_divided(wh: tuple[int, int]) -> None:
+    ramp = 127.5 + 127.5 * np.sin(np.linspace(-np.pi / 2, np.pi / 2, wh[0]))
+    frame = np.broadcast_to(ramp[:, None], (wh[1], wh[0], 3)).astype(np.uint8)
+    maps = create("panoptic", "regions").infer(frame[None])
+    assert maps.ids.min() == 1 and set(maps.tables[0]) == set(np.unique(maps.ids).tolist())
 
 
 def test_a_larger_merge_gives_fewer_regions(rng: np.random.Generator) -> None:

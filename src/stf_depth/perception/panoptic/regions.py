@@ -19,7 +19,7 @@ from stf_depth.types import Float32Array, Int32Array, Role, SegmentInfo, Segment
 
 __all__ = ["RegionSegments", "segment_regions"]
 
-VERSION = "regions-1"
+VERSION = "regions-2"
 
 
 class RegionOptions(FrozenConfig):
@@ -73,12 +73,20 @@ def _cells(smooth: Uint8Array, lab: Float32Array) -> NDArray[np.int64]:
     gradient = np.asarray(cv2.GaussianBlur(gradient, (0, 0), 1.5), np.float32)
     lowest = np.asarray(cv2.erode(gradient, np.ones((9, 9), np.uint8)), np.float32)
     _, markers = cv2.connectedComponents((gradient <= lowest + 1e-3).astype(np.uint8), connectivity=8)
-    flooded = np.asarray(cv2.watershed(smooth, markers.astype(np.int32)), np.int32)
+    flooded = _flooded(smooth, markers.astype(np.int32))
     # The watershed leaves its lines at -1: each joins the largest label beside it.
     while (flooded <= 0).any():
         grown = cv2.dilate(flooded.astype(np.float32), np.ones((3, 3), np.uint8)).astype(np.int32)
         flooded = np.where(flooded <= 0, grown, flooded)
     return np.unique(flooded, return_inverse=True)[1].reshape(flooded.shape)
+
+
+def _flooded(smooth: Uint8Array, markers: Int32Array) -> Int32Array:
+    """Watershed of markers > 0; lines are -1. Every marker keeps its pixels."""
+    # OpenCV overwrites the outer ring of what it is given, where the only minima of a smooth picture may lie.
+    framed = cv2.copyMakeBorder(smooth, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    flooded = cv2.watershed(framed, np.pad(markers, 1))
+    return np.asarray(flooded[1:-1, 1:-1], np.int32)
 
 
 def _borders(cells: NDArray[np.int64], lab: Float32Array) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
