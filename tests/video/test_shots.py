@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import pytest
 
@@ -53,6 +54,46 @@ def test_no_cut_within_a_take(name: str) -> None:
 def test_batches_change_nothing(room: np.ndarray, street: np.ndarray, batch: int) -> None:
     frames = np.concatenate([room, street, room[::-1]])
     assert detect(frames, batch=batch) == [Shot(0, 24), Shot(24, 48), Shot(48, 72)]
+
+
+def fast_pan(seed: int, count: int = 25) -> np.ndarray:
+    """(count, 36, 64, 3) past a wall of many colours, a darker one for each seed, at 1 px a frame."""
+    wall = np.random.default_rng(seed).integers(0, 256 >> seed, (9, (64 + count) // 4, 3), dtype=np.uint8)
+    wide = np.asarray(cv2.resize(wall, (64 + count, 36), interpolation=cv2.INTER_CUBIC))
+    return np.stack([wide[:, step : step + 64] for step in range(count)])
+
+
+def repeated(frames: np.ndarray, pattern: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Each frame shown as often as the pattern says in turn, slightly different each time, as after encoding."""
+    shown = np.repeat(frames, np.resize(pattern, len(frames)), axis=0).astype(int)
+    shown[:, 0::4, 0::4] += rng.integers(-2, 3, shown[:, 0::4, 0::4].shape)
+    return np.clip(shown, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("pattern", [(3,), (4,), (6,), (8,), (2, 3), (1, 1, 1, 2), (1,) * 12 + (4,) + (1,) * 12])
+def test_repeated_frames_are_no_cuts_and_hide_none(pattern: tuple[int, ...], rng: np.random.Generator) -> None:
+    takes = [repeated(fast_pan(seed), pattern, rng) for seed in range(3)]
+    first, second, third = np.cumsum([len(take) for take in takes]).tolist()
+    assert detect(np.concatenate(takes)) == [Shot(0, first), Shot(first, second), Shot(second, third)]
+
+
+def test_a_picture_held_before_a_jump_is_no_cut() -> None:
+    frames = fast_pan(0)
+    held = np.concatenate([frames[:9], np.repeat(frames[9:10], 4, axis=0), frames[13:]])
+    assert len(detect(held)) == 1
+
+
+def test_a_repeated_picture_that_is_refined_step_by_step_is_still_repeated() -> None:
+    frames = np.repeat(np.minimum(fast_pan(0), 253), 3, axis=0)
+    frames += (np.arange(len(frames)) % 3).astype(np.uint8)[:, None, None, None]
+    assert len(detect(frames)) == 1
+
+
+@pytest.mark.parametrize("length", [8, 9, 12, 17, 30])
+def test_stills_are_shots(room: np.ndarray, street: np.ndarray, length: int) -> None:
+    stills = [np.repeat(frames[:1], length, axis=0) for frames in (room, street)]
+    assert detect(np.concatenate(stills)) == [Shot(0, length), Shot(length, 2 * length)]
+    assert detect(np.concatenate([room, stills[1]])) == [Shot(0, 24), Shot(24, 24 + length)]
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])

@@ -26,7 +26,7 @@ CHUNK_FRAMES = 16
 # Raised when the output of a stage changes for the same configuration.
 _VERSIONS = {
     "frames": 1,
-    "shots": 1,
+    "shots": 2,
     "depth": 1,
     "semantic": 1,
     "panoptic": 1,

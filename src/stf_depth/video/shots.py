@@ -17,6 +17,13 @@ __all__ = ["ShotDetector"]
 DETECTION_LONG_SIDE_PX = 256
 THUMBNAIL_WH = (32, 18)
 WINDOW_FRAMES = 2
+# Grey levels by which a picture encoded again differs from itself on average: at least this much is allowed for, and
+# in strong motion, where compression is coarse and key frames renew the picture, this share of the change, up to most.
+REPEAT_DIFFERENCE = 0.8
+REPEAT_SHARE = 0.25
+MOST_REPEAT_DIFFERENCE = 4.0
+# A picture that stays for longer is a still, no repeated frame.
+LONGEST_REPEAT_FRAMES = 8
 FLASH_FRAMES = 6
 FLASH_SIMILARITY = 0.5
 # PySceneDetect counts in time codes; only frame numbers matter here, so that any rate serves.
@@ -26,9 +33,9 @@ NOMINAL_RATE = 25.0
 class ShotDetector:
     """Shots of a stream of frames, with at least ``min_shot_frames`` frames each unless the stream is shorter.
 
-    A cut needs a change that exceeds ``threshold`` times the average change around it. Frames that return to what was
-    seen just before the change are a flash, not a cut. ``lookahead`` is the largest number of frames by which a
-    finished shot is reported late.
+    A cut needs a change that exceeds ``threshold`` times the average change around it, frames that repeat the one
+    before them (24 frames a second shown at 60) left out. Frames that return to what was seen just before the change
+    are a flash, not a cut. ``lookahead`` is the largest number of frames by which a finished shot is reported late.
 
     >>> import numpy as np
     >>> detector = ShotDetector(threshold=3.0, min_shot_frames=2)
@@ -42,9 +49,12 @@ class ShotDetector:
             adaptive_threshold=threshold, min_scene_len=0, window_width=WINDOW_FRAMES, min_content_val=15.0
         )
         self._min_shot_frames = min_shot_frames
-        self.lookahead = max(FLASH_FRAMES, WINDOW_FRAMES, min_shot_frames)
+        self.lookahead = max(FLASH_FRAMES, WINDOW_FRAMES * LONGEST_REPEAT_FRAMES, min_shot_frames)
         self._thumbnails: deque[Float32Array] = deque(maxlen=2 * (self.lookahead + FLASH_FRAMES))
         self._candidates: deque[int] = deque()
+        self._shown: tuple[int, Uint8Array] | None = None  # the last frame that the detector saw
+        self._left_out = 0  # repeats of the last picture
+        self._changes: deque[float] = deque([0.0, 0.0], maxlen=LONGEST_REPEAT_FRAMES + 1)  # between shown frames
         self._count = 0
         self._start = 0
 
@@ -54,9 +64,7 @@ class ShotDetector:
         for image in rgb:
             small = resize_area(image, working_wh((image.shape[1], image.shape[0]), DETECTION_LONG_SIDE_PX))
             self._thumbnails.append(resize_area(small, THUMBNAIL_WH).astype(np.float32))
-            time = FrameTimecode(self._count, NOMINAL_RATE)
-            cuts = self._detector.process_frame(time, cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
-            self._candidates.extend(cut.frame_num for cut in cuts)
+            self._take(small)
             self._count += 1
             while self._candidates and self._candidates[0] + self.lookahead <= self._count:
                 shots += self._settled(self._candidates.popleft())
@@ -65,6 +73,11 @@ class ShotDetector:
     def flush(self) -> list[Shot]:
         """Return the shots that are left."""
         shots = []
+        if self._shown is not None:
+            # What follows a cut close to the end may be nothing but repeats.
+            for _ in range(min(self._left_out, WINDOW_FRAMES)):
+                self._show(self._count, self._shown[1])
+            self._left_out = 0
         while self._candidates:
             cut = self._candidates.popleft()
             if self._count - cut >= self._min_shot_frames:
@@ -73,6 +86,32 @@ class ShotDetector:
             shots.append(Shot(self._start, self._count))
             self._start = self._count
         return shots
+
+    def _take(self, small: Uint8Array) -> None:
+        """Show the detector the next frame unless it repeats the last one."""
+        if self._shown is None:
+            self._show(self._count, small)
+            return
+        number, last = self._shown
+        change = float(cv2.absdiff(small, last).mean())
+        is_repeat = self._repeats(change)
+        # The first frames are all shown: a cut is judged by its neighbours, and a still may be as short as a shot.
+        if is_repeat and self._count > WINDOW_FRAMES and self._count - number < LONGEST_REPEAT_FRAMES:
+            self._left_out += 1
+            return
+        self._left_out = self._left_out if is_repeat else 0
+        self._changes.append(change)
+        self._show(self._count, small)
+
+    def _show(self, number: int, small: Uint8Array) -> None:
+        self._shown = number, small
+        cuts = self._detector.process_frame(FrameTimecode(number, NOMINAL_RATE), cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        self._candidates.extend(cut.frame_num for cut in cuts)
+
+    def _repeats(self, change: float) -> bool:
+        """Whether a picture that differs by so much from the last one is the same."""
+        usual = sorted(self._changes)[-2]  # the largest may be a cut
+        return change < min(max(REPEAT_SHARE * usual, REPEAT_DIFFERENCE), MOST_REPEAT_DIFFERENCE)
 
     def _settled(self, cut: int) -> list[Shot]:
         """The shot that ends at ``cut``, nothing when it is too short or the cut a flash."""
