@@ -43,7 +43,7 @@ from stf_depth.types import (
 )
 from stf_depth.video.discover import safe_name
 from stf_depth.video.live import is_live_source, open_live
-from stf_depth.video.reader import open_video
+from stf_depth.video.reader import VideoReader, open_video
 from stf_depth.video.resize import resize_area
 
 __all__ = ["Latency", "LiveDepth", "LiveFrame", "result_name", "run_live"]
@@ -119,6 +119,11 @@ class LiveDepth:
         return {task: infos[task] for task in ("depth", "flow")}
 
     @property
+    def maps(self) -> IndexedDepth | None:
+        """Depth that is read by frame number instead of inferred."""
+        return self._network if isinstance(self._network, IndexedDepth) else None
+
+    @property
     def latency(self) -> Latency:
         """Of the frames that have come out so far."""
         times = np.array(self._taken_seconds) * 1000
@@ -127,12 +132,17 @@ class LiveDepth:
         p50, p95 = (float(value) for value in np.percentile(times, (50, 95)))
         return Latency(round(p50, 2), round(p95, 2), len(times))
 
-    def push(self, rgb: Uint8Array, pts_seconds: Float64Array) -> list[LiveFrame]:
+    def push(
+        self, rgb: Uint8Array, pts_seconds: Float64Array, *, numbers: NDArray[np.int64] | None = None
+    ) -> list[LiveFrame]:
         """Take frames (N, H, W, 3) uint8 at times (N,); return the depth that is ready, in order.
+
+        numbers: (N,) of the frames in the video that precomputed maps belong to; as they were pushed when None.
 
         Raises ShapeError when they do not agree, DeviceError when the device fails.
         """
-        batch = FrameBatch(rgb, np.asarray(pts_seconds, np.float64), np.arange(len(rgb)) + self._count)
+        counted = np.arange(len(rgb)) + self._count
+        batch = FrameBatch(rgb, np.asarray(pts_seconds, np.float64), counted if numbers is None else numbers)
         return [ready for position in range(len(batch)) for ready in self._push_one(batch, position)]
 
     def flush(self) -> list[LiveFrame]:
@@ -142,7 +152,7 @@ class LiveDepth:
     def _push_one(self, batch: FrameBatch, position: int) -> list[LiveFrame]:
         picture = batch.rgb[position]
         self._pushed[self._count] = float(batch.pts_seconds[position]), time.perf_counter()
-        maps = self._look(picture)
+        maps = self._look(picture, int(batch.index[position]))
         self._count += 1
         if self._fuser is None:
             self.representation, self.ambiguity = maps.representation, maps.ambiguity
@@ -152,9 +162,9 @@ class LiveDepth:
         shown = self._at_output_size(picture)
         return self._out(self._fuser.push(shown, near.depth[0], near.valid[0]))
 
-    def _look(self, picture: Uint8Array) -> DepthMaps:
+    def _look(self, picture: Uint8Array, number: int) -> DepthMaps:
         if isinstance(self._network, IndexedDepth):
-            return self._network.read([self._count])
+            return self._network.read([number])
         return self._network.infer(picture[None])
 
     def _at_output_size(self, picture: Uint8Array) -> Uint8Array:
@@ -204,10 +214,10 @@ def run_live(
     with folder_lock(folder):
         writer = _ResultWriter(folder, source, config, live)
         reporter.stage(name, "causal", config.video.max_frames)
-        with _frames(source, config, drop_frames) as (frames, facts), _ending_with_interrupt():
+        with _frames(source, config, drop_frames, live) as (frames, facts), _ending_with_interrupt():
             for batch in frames:
                 with _finishing_first():
-                    writer.write(live.push(batch.rgb, batch.pts_seconds))
+                    writer.write(live.push(batch.rgb, batch.pts_seconds, numbers=batch.index))
                 reporter.advance(len(batch))
         writer.write(live.flush())
         writer.finish(facts())
@@ -262,8 +272,10 @@ def result_name(source: str) -> str:
 
 
 @contextmanager
-def _frames(source: str, config: RunConfig, drop_frames: bool) -> Iterator[tuple[Iterator[FrameBatch], Any]]:
-    """The frames of the wanted range, and a function that says what went missing."""
+def _frames(
+    source: str, config: RunConfig, drop_frames: bool, live: LiveDepth
+) -> Iterator[tuple[Iterator[FrameBatch], Any]]:
+    """The frames of the wanted range, numbered as in the whole source, and a function that says what went missing."""
     video = config.video
     if not is_live_source(source):
         with open_video(
@@ -274,10 +286,23 @@ def _frames(source: str, config: RunConfig, drop_frames: bool) -> Iterator[tuple
             allow_gaps=video.allow_gaps,
         ) as reader:
             counters = ("failed_frames", "damaged_frames", "corrected_times")
-            yield reader.batches(1), lambda: {name: getattr(reader, name) for name in counters}
+            yield _numbered(reader, live), lambda: {name: getattr(reader, name) for name in counters}
         return
     with open_live(source, drop_frames=drop_frames) as stream:
         yield _within(stream.frames(), config), lambda: {"dropped_frames": stream.dropped_frames}
+
+
+def _numbered(reader: VideoReader, live: LiveDepth) -> Iterator[FrameBatch]:
+    """Frames with their numbers in the whole source; raises ShapeError where maps belong to others."""
+    maps = live.maps
+    if maps is not None:
+        maps.check_numbering(reader.places)
+        _ = reader.first_number  # found out before the pass begins
+    for batch in reader.batches(1):
+        numbers = batch.index if maps is None else reader.numbers(batch)
+        if maps is not None and not reader.info.is_sequence:
+            maps.check_times(numbers.tolist(), batch.pts_seconds)
+        yield replace(batch, index=numbers)
 
 
 def _within(frames: Iterator[FrameBatch], config: RunConfig) -> Iterator[FrameBatch]:

@@ -214,8 +214,8 @@ def test_an_interrupt_does_not_cut_a_frame_in_two(
 ) -> None:
     real, calls = LiveDepth.push, []
 
-    def push(self: LiveDepth, *arguments: object) -> object:
-        ready = real(self, *arguments)  # type: ignore[arg-type]
+    def push(self: LiveDepth, *arguments: object, **named: object) -> object:
+        ready = real(self, *arguments, **named)  # type: ignore[arg-type]
         calls.append(ready)
         if len(calls) == 3:
             os.kill(os.getpid(), signal.SIGINT)
@@ -234,7 +234,7 @@ def test_a_second_interrupt_does_not_wait(
 ) -> None:
     reached = []
 
-    def push(self: LiveDepth, *arguments: object) -> object:
+    def push(self: LiveDepth, *arguments: object, **named: object) -> object:
         for press in range(2):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.01)

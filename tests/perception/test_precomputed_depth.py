@@ -221,6 +221,50 @@ def test_offset_skips_maps(depth: np.ndarray, tmp_path: Path) -> None:
     np.testing.assert_array_equal(backend.read([0]).depth[0], depth[2])
 
 
+def test_an_offset_below_zero_leaves_the_first_frames_without_maps(depth: np.ndarray, tmp_path: Path) -> None:
+    times = 0.1 + np.arange(12) / 25
+    backend = open_depth(write_npz(tmp_path / "d.npz", depth, pts_seconds=times), "offset=-3")
+    assert len(backend) == 15
+    np.testing.assert_array_equal(backend.read([3, 14]).depth, depth[[0, 11]])
+    backend.check_times([3, 14], times[[0, 11]])
+    with pytest.raises(ShapeError, match="no precomputed map"):
+        backend.read([2])
+
+
+def test_times_are_those_of_the_video_or_of_what_is_left_of_it(depth: np.ndarray, tmp_path: Path) -> None:
+    times = np.arange(12) / 25
+    path = write_npz(tmp_path / "d.npz", depth, pts_seconds=times)
+    open_depth(path).check_times([2, 3], times[2:4] + 0.01)
+    open_depth(path, "offset=2").check_times([0, 1], times[:2])
+    with pytest.raises(ShapeError, match=r"map 3 .expected 0\.160 s, got 0\.120 s"):
+        open_depth(path).check_times([2, 3], np.array([times[2], times[4]]))
+
+
+@pytest.mark.parametrize(
+    ("names", "places", "offset", "agree"),
+    [
+        ("0 1 2 3", None, 0, True),
+        ("0 1 3 4", None, 0, False),
+        ("0 1 3 4", [0, 1, 3, 4], 0, True),
+        ("0 1 2 3 4", [0, 1, 3, 4], 0, False),
+        ("10 20 30 40", None, 0, True),
+        ("0 1 2 4 5", [0, 2, 3], 2, True),
+        ("2 3 5", [0, 1, 2, 3, 5], -2, True),
+    ],
+)
+def test_names_must_skip_what_the_images_skip(
+    names: str, places: list[int] | None, offset: int, agree: bool, depth: np.ndarray, tmp_path: Path
+) -> None:
+    for name in names.split():
+        np.save(tmp_path / f"{name}.npy", depth[0])
+    backend = open_depth(tmp_path, f"representation=z_depth&ambiguity=metric&offset={offset}")
+    if agree:
+        backend.check_numbering(places)
+    else:
+        with pytest.raises(ShapeError, match="numbering of the maps"):
+            backend.check_numbering(places)
+
+
 def test_stated_meaning_is_overridden_by_options(depth: np.ndarray, tmp_path: Path) -> None:
     backend = open_depth(write_npz(tmp_path / "d.npz", depth), "ambiguity=scale")
     assert backend.info.ambiguity is Ambiguity.SCALE and backend.info.representation is Representation.Z_DEPTH

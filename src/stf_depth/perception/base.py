@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from stf_depth.errors import ShapeError
-from stf_depth.types import Ambiguity, DepthMaps, Float32Array, Representation, SegmentMaps, Uint8Array
+from stf_depth.types import Ambiguity, DepthMaps, Float32Array, Float64Array, Representation, SegmentMaps, Uint8Array
 
 __all__ = [
     "BackendInfo",
@@ -140,6 +140,17 @@ class IndexedDepth(Protocol):
 
     def check_length(self, frame_count: int) -> None:
         """Raise ShapeError unless there is one map for each of ``frame_count`` frames."""
+        ...
+
+    def check_numbering(self, places: Sequence[int] | None) -> None:
+        """Raise ShapeError where the names of the maps skip other numbers than those of the images.
+
+        places: of the images in their numbering, None for a video, which skips none.
+        """
+        ...
+
+    def check_times(self, index: Sequence[int], pts_seconds: Float64Array) -> None:
+        """Raise ShapeError where maps have times of their own, and others than the frames ``index`` have."""
         ...
 
     def read(self, index: Sequence[int]) -> DepthMaps:

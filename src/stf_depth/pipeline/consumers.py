@@ -16,11 +16,11 @@ from stf_depth.perception.base import BackendInfo, IndexedDepth, IndexedSegments
 from stf_depth.pipeline.background import Background
 from stf_depth.pipeline.batching import HalvingBatch
 from stf_depth.pipeline.plan import CHUNK_FRAMES, VideoPlan
-from stf_depth.types import DepthMaps, FrameBatch, SegmentMaps
+from stf_depth.types import DepthMaps, Float64Array, FrameBatch, SegmentMaps
 from stf_depth.video.reader import VideoReader
 from stf_depth.video.resize import resize_area, working_wh
 
-__all__ = ["Consumer", "batches_of_chunks", "consumers_of"]
+__all__ = ["Consumer", "batches_of_chunks", "consumers_of", "read_depth"]
 
 # Decoded frames that may wait in memory at once, in bytes.
 _BATCH_BYTES = 48 << 20
@@ -90,10 +90,10 @@ def consumers_of(
         if task == "frames":
             consumers.append(Consumer(store, shrink, background))
         elif task == "depth":
-            process = _depth_process(plan.backends.depth, tell)
+            process = _depth_process(plan.backends.depth, reader, tell)
             consumers.append(Consumer(store, process, background, _depth_attributes(infos[task])))
         else:
-            consumers.append(Consumer(store, _segment_process(getattr(plan.backends, task), tell), background))
+            consumers.append(Consumer(store, _segment_process(getattr(plan.backends, task), reader, tell), background))
     return consumers
 
 
@@ -101,8 +101,11 @@ def _depth_attributes(info: BackendInfo) -> dict[str, Any]:
     return {"model": info.name, "weights": info.weights}
 
 
-def _depth_process(backend: Any, tell: Callable[[str], None]) -> Callable[[FrameBatch], tuple[Arrays, list[Any]]]:
-    look = _reader_or_network(backend, IndexedDepth, tell)
+def _depth_process(
+    backend: Any, reader: VideoReader, tell: Callable[[str], None]
+) -> Callable[[FrameBatch], tuple[Arrays, list[Any]]]:
+    indexed = isinstance(backend, IndexedDepth)
+    look = _by_number(partial(read_depth, backend), reader) if indexed else _network(backend, tell)
 
     def process(batch: FrameBatch) -> tuple[Arrays, list[Any]]:
         parts: list[DepthMaps] = look(batch)
@@ -114,8 +117,11 @@ def _depth_process(backend: Any, tell: Callable[[str], None]) -> Callable[[Frame
     return process
 
 
-def _segment_process(backend: Any, tell: Callable[[str], None]) -> Callable[[FrameBatch], tuple[Arrays, list[Any]]]:
-    look = _reader_or_network(backend, IndexedSegments, tell)
+def _segment_process(
+    backend: Any, reader: VideoReader, tell: Callable[[str], None]
+) -> Callable[[FrameBatch], tuple[Arrays, list[Any]]]:
+    indexed = isinstance(backend, IndexedSegments)
+    look = _by_number(lambda numbers, _: backend.read(numbers), reader) if indexed else _network(backend, tell)
 
     def process(batch: FrameBatch) -> tuple[Arrays, list[Any]]:
         parts: list[SegmentMaps] = look(batch)
@@ -125,11 +131,29 @@ def _segment_process(backend: Any, tell: Callable[[str], None]) -> Callable[[Fra
     return process
 
 
-def _reader_or_network(
-    backend: Any, indexed: type[Any], tell: Callable[[str], None]
+def read_depth(backend: IndexedDepth, numbers: list[int], pts_seconds: Float64Array | None) -> DepthMaps:
+    """Maps of the frames with these numbers, counted from the first frame of the video.
+
+    pts_seconds: of the frames, None where they have no times of their own. Raises ShapeError for a frame without a map,
+    or maps with times that contradict those of the frames.
+    """
+    if pts_seconds is not None:
+        backend.check_times(numbers, pts_seconds)
+    return backend.read(numbers)
+
+
+def _by_number(
+    read: Callable[[list[int], Float64Array | None], Any], reader: VideoReader
 ) -> Callable[[FrameBatch], list[Any]]:
-    if isinstance(backend, indexed):
-        return lambda batch: [backend.read(batch.index.tolist())]
+    def look(batch: FrameBatch) -> list[Any]:
+        times = None if reader.info.is_sequence else batch.pts_seconds
+        return [read(reader.numbers(batch).tolist(), times)]
+
+    _ = reader.first_number  # found out here, before the pass begins
+    return look
+
+
+def _network(backend: Any, tell: Callable[[str], None]) -> Callable[[FrameBatch], list[Any]]:
     network: HalvingBatch[Any] = HalvingBatch(backend.infer, tell)
     return lambda batch: network(batch.rgb)
 

@@ -55,7 +55,7 @@ def build_manifest(
             "failed_frames": perceived.failed_frames,
             "damaged_frames": perceived.damaged_frames,
             "corrected_times": perceived.corrected_times,
-            "unusable_maps": unusable_maps(plan),
+            "unusable_maps": unusable_maps(plan, perceived),
             "size_wh": list(perceived.size_wh),
         },
         "key": plan.keys["fusion"],

@@ -32,13 +32,17 @@ _COUNTERS = ("failed_frames", "damaged_frames", "corrected_times")
 
 @dataclass(frozen=True)
 class Perceived:
-    """What the first pass found out about a video. The three counters are those of its ``VideoReader``."""
+    """What the first pass found out about a video. The three counters are those of its ``VideoReader``.
+
+    numbers: (T,) of the frames, counted from the first frame of the video, where maps are read by number.
+    """
 
     frame_count: int
     failed_frames: int
     damaged_frames: int
     corrected_times: int
     shots: list[Shot]
+    numbers: NDArray[np.int64] | None
     pts_seconds: NDArray[np.float64]
     size_wh: tuple[int, int]
 
@@ -52,7 +56,7 @@ def perceive(plan: VideoPlan, item: InputItem, open_reader: Callable[[], VideoRe
     facts_path = plan.stage_folder("shots").with_suffix(".json")
     stores = {task: plan.store(task) for task in plan.keys if task in ("frames", "depth", "semantic", "panoptic")}
     facts = read_json(facts_path)
-    if not _counts_all(facts) or not all(store.is_complete for store in stores.values()):
+    if not _is_whole(facts, plan) or not all(store.is_complete for store in stores.values()):
         with survived_decoding(plan.folders.working, item.path, **plan.reading), open_reader() as reader:
             facts = _first_pass(plan, item, reader, stores, reporter)
         write_json(facts_path, facts)
@@ -60,23 +64,34 @@ def perceive(plan: VideoPlan, item: InputItem, open_reader: Callable[[], VideoRe
         frame_count=facts["frame_count"],
         **{name: facts[name] for name in _COUNTERS},
         shots=[Shot(*shot) for shot in facts["shots"]],
+        numbers=None if facts["numbers"] is None else np.array(facts["numbers"], np.int64),
         pts_seconds=np.array(facts["pts_seconds"], np.float64),
         size_wh=(facts["size_wh"][0], facts["size_wh"][1]),
     )
 
 
-def _counts_all(facts: Any) -> bool:
-    """Whether the facts of an earlier run are whole: those of an older version did not have every counter."""
-    return isinstance(facts, dict) and all(name in facts for name in _COUNTERS)
+def _is_whole(facts: Any, plan: VideoPlan) -> bool:
+    """Whether an earlier run left all facts: one without maps did not need the numbers of its frames."""
+    if not isinstance(facts, dict) or not all(name in facts for name in _COUNTERS):
+        return False
+    return not _reads_maps(plan) or facts.get("numbers") is not None
 
 
-def unusable_maps(plan: VideoPlan) -> dict[str, int]:
+def _reads_maps(plan: VideoPlan) -> bool:
+    backends = plan.backends
+    return any(
+        isinstance(one, IndexedDepth | IndexedSegments)
+        for one in (backends.depth, backends.semantic, backends.panoptic)
+    )
+
+
+def unusable_maps(plan: VideoPlan, perceived: Perceived) -> dict[str, int]:
     """Task -> number of frames whose precomputed segments are missing or damaged, for tasks that have such frames.
 
     The stages must be whole. Only frames without any segment are looked at again: some may be from an earlier run.
     """
     backends = {task: getattr(plan.backends, task) for task in ("semantic", "panoptic")}
-    counts = {task: _unusable(plan.store(task), one) for task, one in backends.items() if _is_indexed(one)}
+    counts = {task: _unusable(plan.store(task), one, perceived) for task, one in backends.items() if _is_indexed(one)}
     return {task: count for task, count in counts.items() if count}
 
 
@@ -84,12 +99,14 @@ def _is_indexed(backend: Any) -> TypeGuard[IndexedSegments]:
     return isinstance(backend, IndexedSegments)
 
 
-def _unusable(store: StageStore, backend: IndexedSegments) -> int:
+def _unusable(store: StageStore, backend: IndexedSegments, perceived: Perceived) -> int:
+    if perceived.numbers is None:
+        raise ValueError("frames whose maps were read have numbers")
     tables = [table for chunk in store.chunks() for table in store.extra(chunk)]
-    empty = [frame for frame, table in enumerate(tables) if not table]
-    for frame in empty:
-        backend.read([frame])
-    return sum(frame in backend.unusable for frame in empty)
+    empty = [number for number, table in zip(perceived.numbers.tolist(), tables, strict=True) if not table]
+    for number in empty:
+        backend.read([number])
+    return sum(number in backend.unusable for number in empty)
 
 
 def _first_pass(
@@ -101,6 +118,7 @@ def _first_pass(
     detector = ShotDetector(threshold=video.cut_threshold, min_shot_frames=video.min_shot_frames)
     shots: list[Shot] = []
     pts: list[float] = []
+    numbers: list[int] = []
     reporter.stage(item.name, "inference" if len(missing) > 1 else "decoding", reader.info.frame_count_from_header)
     tell = partial(reporter.message, item.name)
     if reader.gaps:
@@ -109,6 +127,7 @@ def _first_pass(
         consumers = consumers_of(plan, reader, missing, background, tell)
         for batch in prefetched(batches_of_chunks(reader), 2):
             pts.extend(batch.pts_seconds.tolist())
+            numbers.extend(reader.numbers(batch).tolist() if _reads_maps(plan) else ())
             for consumer in consumers:
                 consumer.push(batch)
             shots.extend(detector.push(batch.rgb))
@@ -122,6 +141,7 @@ def _first_pass(
         "frame_count": len(pts),
         **{name: getattr(reader, name) for name in _COUNTERS},
         "shots": [[shot.start, shot.stop] for shot in [*shots, *detector.flush()]],
+        "numbers": numbers or None,
         "pts_seconds": pts,
         "size_wh": [reader.info.width_px, reader.info.height_px],
     }
@@ -130,14 +150,16 @@ def _first_pass(
 def _finish(plan: VideoPlan, consumers: list[Consumer], frame_count: int, reader: VideoReader) -> None:
     video = plan.config.video
     is_whole = video.start_seconds == 0 and video.end_seconds is None and video.max_frames is None
+    # Images are counted whether they can be decoded or not, and so are their maps.
+    images = reader.info.frame_count_from_header if reader.info.is_sequence else None
     for backend in (plan.backends.depth, plan.backends.semantic, plan.backends.panoptic):
         if isinstance(backend, IndexedDepth | IndexedSegments) and is_whole:
-            backend.check_length(frame_count)
-        if isinstance(backend, IndexedSegments) and is_whole and reader.gaps and len(backend) != frame_count:
-            what, hint = (
-                "segments do not match a sequence with gaps",
-                "Add ?numbered=false for maps in the order of images",
-            )
-            raise ShapeError(what, where=backend.info.name, expected=f"{frame_count} maps", got=len(backend), hint=hint)
+            backend.check_length(frame_count if images is None else images)
+        if isinstance(backend, IndexedDepth) and (images or not is_whole):
+            backend.check_numbering(reader.places)
+        if isinstance(backend, IndexedSegments) and reader.gaps and len(backend) != images:
+            what = "segments do not match a sequence with gaps"
+            hint = "Add ?numbered=false for maps in the order of images"
+            raise ShapeError(what, where=backend.info.name, expected=f"{images} maps", got=len(backend), hint=hint)
     for consumer in consumers:
         consumer.store.finish(frame_count, consumer.attributes)

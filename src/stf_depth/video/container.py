@@ -6,7 +6,8 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
+from functools import cached_property
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,18 @@ class ContainerReader(VideoReader):
     def info(self) -> VideoInfo:
         """What the container and the first frame say; sizes as displayed."""
         return self._info
+
+    @cached_property
+    def first_number(self) -> int:
+        """Number of the first frame of the range, known by decoding those before it: no header says it for sure."""
+        if self._start_seconds == 0:
+            return 0
+        counters = self.failed_frames, self.damaged_frames, self.corrected_times
+        with closing(open_container(self._path)) as container:
+            pictures = self._timed(self._decoded(container, _video_stream(container, self._path)))
+            number = sum(1 for _ in takewhile(lambda picture: picture.seconds < self._start_seconds - 1e-6, pictures))
+        self.failed_frames, self.damaged_frames, self.corrected_times = counters
+        return number
 
     def _images(self, skip: int) -> Generator[TimedImage]:
         with closing(self._pictures()) as pictures:

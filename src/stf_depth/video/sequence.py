@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Generator, Iterator
 from fractions import Fraction
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stf_depth.errors import InputNotFoundError, SequenceError
-from stf_depth.ordering import files_in_order
-from stf_depth.types import Uint8Array, VideoInfo
+from stf_depth.ordering import files_in_order, places_in_numbering
+from stf_depth.types import FrameBatch, Uint8Array, VideoInfo
 from stf_depth.video.container import MAX_FRAME_PIXELS
 from stf_depth.video.source import TimedImage, VideoReader
 
@@ -62,6 +63,7 @@ class SequenceReader(VideoReader):
             raise SequenceError("no images in the folder", where=path, expected=", ".join(sorted(IMAGE_SUFFIXES)))
         self.names = tuple(image.name for image in self._images_in_order)
         self.gaps = _gaps(self.names)
+        self.places = places_in_numbering([image.stem for image in self._images_in_order])
         if self.gaps and not allow_gaps:
             hint = "Complete the folder, or go on without them: --set video.allow_gaps=true"
             raise SequenceError("images are missing in the sequence", where=path, got=self.gaps, hint=hint)
@@ -85,6 +87,15 @@ class SequenceReader(VideoReader):
     def info(self) -> VideoInfo:
         """Size, rate and count; the codec is the file type of the first image."""
         return self._info
+
+    @property
+    def first_number(self) -> int:
+        """Number of the first image of the range."""
+        return max(0, math.ceil((self._start_seconds - 1e-6) * self._info.frame_rate))
+
+    def numbers(self, batch: FrameBatch) -> NDArray[np.int64]:
+        """(N,) numbers of images in the folder, those that cannot be decoded included: so are they counted in time."""
+        return np.rint(batch.pts_seconds * float(self._info.frame_rate)).astype(np.int64)
 
     def _images(self, skip: int) -> Generator[TimedImage]:
         # Those to be skipped are read too: only then is it known which of them cannot be.

@@ -9,6 +9,7 @@ from itertools import islice
 from types import TracebackType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stf_depth.errors import UnreadableVideoError, UsageError
 from stf_depth.types import FrameBatch, Uint8Array, VideoInfo
@@ -24,7 +25,8 @@ class VideoReader(ABC):
     ``info`` describes the source. Three counters refer to the latest pass. ``failed_frames``: packets or images that
     could not be decoded. ``damaged_frames``: frames that the decoder calls corrupt (some decoders conceal small damage
     without a word). ``corrected_times``: frames whose time was missing or did not increase, and was set from the frame
-    rate. Every call of ``batches`` starts a new pass. ``gaps``: numbers that an image sequence leaves out, in words.
+    rate. Every call of ``batches`` starts a new pass. ``gaps``: numbers that an image sequence leaves out, in words,
+    and ``places``: of its images in their numbering.
 
     Raises UsageError for an empty range.
     """
@@ -41,12 +43,28 @@ class VideoReader(ABC):
         self.damaged_frames = 0
         self.corrected_times = 0
         self.gaps = ""
+        self.places: list[int] | None = None
         self._passes: list[Generator[FrameBatch]] = []
 
     @property
     @abstractmethod
     def info(self) -> VideoInfo:
         """What the container and the first frame say."""
+
+    @property
+    @abstractmethod
+    def first_number(self) -> int:
+        """Number of the first frame of the range, counted from the first frame of the source.
+
+        Whatever lies before may have to be decoded: ask before a pass begins.
+        """
+
+    def numbers(self, batch: FrameBatch) -> NDArray[np.int64]:
+        """(N,) numbers of frames of the range, counted from the first frame of the source.
+
+        Maps that were made of the whole source are counted like this, so images that cannot be decoded count.
+        """
+        return batch.index + self.first_number
 
     @abstractmethod
     def _images(self, skip: int) -> Generator[TimedImage]:

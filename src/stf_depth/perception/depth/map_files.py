@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stf_depth.errors import InputError, InputNotFoundError, MissingExtraError, SequenceError, ShapeError
-from stf_depth.ordering import files_in_order
+from stf_depth.ordering import files_in_order, places_in_numbering
 from stf_depth.perception.weights import file_digest
 from stf_depth.result import MANIFEST
 from stf_depth.types import BoolArray, Float32Array, Float64Array
@@ -40,6 +40,7 @@ class MapSource(Protocol):
     stated: Mapping[str, str]
     assumed: Mapping[str, str]
     pts_seconds: Float64Array | None
+    places: Sequence[int] | None  # where names are numbered
 
     def __len__(self) -> int: ...
 
@@ -77,6 +78,7 @@ class _Stack:
     """Maps in one array."""
 
     assumed: Mapping[str, str]
+    places: Sequence[int] | None = None
 
     def __init__(self, path: Path, depth: Any, valid: Any, pts_seconds: Any, stated: Mapping[str, str]) -> None:
         self._path, self._depth, self._valid = path, depth, valid
@@ -177,6 +179,7 @@ class MapFolder:
             got = ", ".join(kinds) or "none of them"
             raise SequenceError("a folder of maps needs one kind of file", where=folder, expected=SUFFIXES, got=got)
         self._paths = found[kinds[0]]
+        self.places: Sequence[int] | None = places_in_numbering([path.stem for path in self._paths])
         self.stated = _STATED[kinds[0]](self._paths[0])
         self.assumed: Mapping[str, str] = {".png": MILLIMETRES, ".exr": {}, ".npy": {}}[kinds[0]]
         self._read = _READERS[kinds[0]]

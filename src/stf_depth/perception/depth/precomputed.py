@@ -34,19 +34,23 @@ from stf_depth.types import Ambiguity, BoolArray, DepthMaps, Float32Array, Float
 
 __all__ = ["PrecomputedDepth"]
 
+VERSION = 2
+OFFSET_HINT = "Frames count from the first of the video: add ?offset=-N to maps that begin with frame N"
+
 log = logging.getLogger(__name__)
 
 
 class PrecomputedOptions(FrozenConfig):
     """representation, ambiguity: what the values mean, over what the file says.
 
-    unit_m: metres in one unit of metric z-depth. offset: maps to skip, for a video that starts later.
+    unit_m: metres in one unit of metric z-depth. offset: maps to skip, for a video that starts later; below zero,
+    frames of the video before the first map.
     """
 
     representation: Representation | None = None
     ambiguity: Ambiguity | None = None
     unit_m: float | None = Field(None, gt=0)
-    offset: int = Field(0, ge=0)
+    offset: int = 0
 
 
 class PrecomputedDepth:
@@ -69,6 +73,7 @@ class PrecomputedDepth:
         self.info: BackendInfo = request.info(
             self._maps.digest(),
             options=self._options.model_dump(mode="json"),
+            version=VERSION,
             representation=self._options.representation,
             ambiguity=self._options.ambiguity,
         )
@@ -90,15 +95,46 @@ class PrecomputedDepth:
 
     @property
     def pts_seconds(self) -> Float64Array | None:
-        """(T,) times of the maps where the file has them."""
+        """(T,) times of the maps that are not skipped, where the file has them."""
         times = self._maps.pts_seconds
-        return None if times is None else times[self._options.offset :]
+        return None if times is None else times[max(0, self._options.offset) :]
 
     def check_length(self, frame_count: int) -> None:
         """Raise ShapeError unless there is one map for each of ``frame_count`` frames."""
         if len(self) != frame_count:
             what = "precomputed depth needs one map for each frame"
             raise ShapeError(what, where=self._path, expected=frame_count, got=len(self))
+
+    def check_numbering(self, places: Sequence[int] | None) -> None:
+        """Raise ShapeError where the names of the maps skip other numbers than those of the images."""
+        found, offset = self._maps.places, self._options.offset
+        if found is None:
+            return
+        expected = range(len(found) + abs(offset)) if places is None else places
+        pairs = zip(found[max(0, offset) :], expected[max(0, -offset) :], strict=False)
+        ahead = [own - other for own, other in pairs]
+        position = next((k for k, by in enumerate(ahead) if by != ahead[0]), None)
+        if position is not None:
+            what = "the numbering of the maps skips other frames than that of the images"
+            got = f"map {position + max(0, offset)} of the folder, counted from 0, is another frame's"
+            raise ShapeError(what, where=self._path, expected="one map for each frame", got=got)
+
+    def check_times(self, index: Sequence[int], pts_seconds: Float64Array) -> None:
+        """Raise ShapeError where maps have times of their own, and others than the frames ``index`` have.
+
+        Times count from the first frame of the video, or, with maps skipped, from the first map that is not.
+        """
+        times, offset = self._maps.pts_seconds, self._options.offset
+        if times is None or len(times) < 2:
+            return
+        begin = times[offset] if 0 < offset < len(times) else 0.0
+        tolerance = np.median(np.diff(times)) / 2
+        for number, seconds in zip(index, pts_seconds.tolist(), strict=True):
+            position = number + offset
+            if 0 <= position < len(times) and abs(times[position] - begin - seconds) > tolerance:
+                what, hint = "the times of the maps contradict those of the frames", OFFSET_HINT
+                where, got = f"{self._path}: map {position}", f"{times[position] - begin:.3f} s"
+                raise ShapeError(what, where=where, expected=f"{seconds:.3f} s", got=got, hint=hint)
 
     def read(self, index: Sequence[int]) -> DepthMaps:
         """Frame numbers -> maps (N, h, w), at the size of the first of them.
@@ -121,10 +157,11 @@ class PrecomputedDepth:
         return self._options.representation, self._options.ambiguity
 
     def _map(self, number: int) -> tuple[Float32Array, BoolArray | None]:
-        if not 0 <= number < len(self):
-            what = "no precomputed map for this frame"
-            raise ShapeError(what, where=self._path, expected=f"0 to {len(self) - 1}", got=number)
-        values, valid = self._maps.read(number + self._options.offset)
+        position = number + self._options.offset
+        if not 0 <= position < len(self._maps):
+            what, expected = "no precomputed map for this frame", f"{max(0, -self._options.offset)} to {len(self) - 1}"
+            raise ShapeError(what, where=self._path, expected=expected, got=number, hint=OFFSET_HINT)
+        values, valid = self._maps.read(position)
         meaning = self._meaning()
         if meaning == (Representation.Z_DEPTH, Ambiguity.METRIC) and self._options.unit_m is not None:
             values = values * np.float32(self._options.unit_m)

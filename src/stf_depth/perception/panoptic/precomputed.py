@@ -8,18 +8,16 @@ missing from the numbering or damaged are left unlabelled and counted.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
 
 from stf_depth.config import FrozenConfig
 from stf_depth.errors import InputError, InputNotFoundError, SequenceError, ShapeError
-from stf_depth.ordering import files_in_order
+from stf_depth.ordering import files_in_order, places_in_numbering
 from stf_depth.perception.base import BackendInfo, BackendRequest
 from stf_depth.perception.depth.map_files import tree_digest
 from stf_depth.perception.frames import nearest
@@ -27,22 +25,22 @@ from stf_depth.types import Int32Array, Role, SegmentInfo, SegmentMaps
 
 __all__ = ["PrecomputedSegments"]
 
+VERSION = 2
 ROLES_FILE = "roles.json"
 # Pillow's names of greyscale with 8 and 16 bits, and of palette images.
 ID_MODES = ("L", "P", "I;16", "I;16B", "I")
 # A folder may lack some frames, but not so many that it must belong to another video.
 TOLERATED_GAP = 0.1
-# Places in the numbering for each file at most: a number of twenty digits must not become a list of that length.
-MOST_SLOTS = 1000
 ROLE_NAMES = {role.name.lower(): role for role in Role}
 
 
 class SegmentFolderOptions(FrozenConfig):
-    """offset: maps to skip, for a video that starts later. numbered: a number that the names leave out is a frame
-    without a map; otherwise the files are the frames in order.
+    """offset: maps to skip, for a video that starts later; below zero, frames of the video before the first map.
+
+    numbered: a number that the names leave out is a frame without a map; otherwise the files are the frames in order.
     """
 
-    offset: int = Field(0, ge=0)
+    offset: int = 0
     numbered: bool = True
 
 
@@ -69,7 +67,9 @@ class PrecomputedSegments:
         self._size = _first_size(files, folder)
         self.unusable: dict[int, str] = {}
         used = files if roles_path is None else [*files, roles_path]
-        self.info: BackendInfo = request.info(tree_digest(used, folder.parent), options=options.model_dump(mode="json"))
+        self.info: BackendInfo = request.info(
+            tree_digest(used, folder.parent), options=options.model_dump(mode="json"), version=VERSION
+        )
 
     def __len__(self) -> int:
         return max(0, len(self._files) - self._offset)
@@ -88,7 +88,7 @@ class PrecomputedSegments:
 
     def _ids(self, number: int) -> Int32Array:
         position = number + self._offset
-        path = self._files[position] if 0 <= number < len(self) else None
+        path = self._files[position] if 0 <= position < len(self._files) else None
         image = None if path is None else _read_ids(path)
         if image is None:
             self.unusable[number] = "missing" if path is None else f"damaged: {path.name}"
@@ -101,22 +101,13 @@ class PrecomputedSegments:
 
 
 def _with_gaps(files: list[Path]) -> list[Path | None]:
-    """Files in order, with None where the numbering of their names skips a frame; the first file is the first frame.
-
-    Only a numbering in steps of one says which are missing.
-    """
-    numbers = [re.findall(r"\d+", path.stem) for path in files]
-    if not all(numbers):
+    """Files in order, with None where the numbering of their names skips a frame; the first file is the first frame."""
+    places = places_in_numbering([path.stem for path in files])
+    if places is None:
         return list(files)
-    counts = [int(found[-1]) for found in numbers]
-    steps = np.diff(counts)
-    span = counts[-1] - counts[0] + 1
-    # Half of the steps are one, so more than this is a name of another kind among them, not a gap.
-    if len(files) < 3 or not (steps > 0).all() or np.median(steps) != 1 or span > MOST_SLOTS * len(files):
-        return list(files)
-    slots: list[Path | None] = [None] * span
-    for count, path in zip(counts, files, strict=True):
-        slots[count - counts[0]] = path
+    slots: list[Path | None] = [None] * (places[-1] + 1)
+    for place, path in zip(places, files, strict=True):
+        slots[place] = path
     return slots
 
 
