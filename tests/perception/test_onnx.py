@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stf_depth.errors import CheckpointError, ConfigError, DeviceError, LicenceError, SpecError, WeightsError
+from stf_depth.errors import (
+    AmbiguityError,
+    CheckpointError,
+    ConfigError,
+    DeviceError,
+    LicenceError,
+    SpecError,
+    WeightsError,
+)
 from stf_depth.perception.onnx_external import external_files
 from stf_depth.perception.onnx_signatures import SIGNATURES, End, match_signature
 from stf_depth.perception.registry import create, describe
@@ -62,6 +70,11 @@ def make_graph(tmp_path: Path) -> MakeGraph:
 
 def flat(colour: tuple[int, int, int], size: tuple[int, int] = (48, 64)) -> np.ndarray:
     return np.broadcast_to(np.array(colour, np.uint8), (1, *size, 3)).copy()
+
+
+def test_affine_z_depth_is_refused(make_graph: MakeGraph) -> None:
+    with pytest.raises(AmbiguityError, match="affine-invariant z-depth"):
+        create("depth", f"onnx:{make_graph()}?representation=z_depth&ambiguity=affine")
 
 
 @pytest.mark.parametrize(

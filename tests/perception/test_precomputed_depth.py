@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import zarr
 
-from stf_depth.errors import InputError, InputNotFoundError, SequenceError, ShapeError, SpecError
+from stf_depth.errors import AmbiguityError, InputError, InputNotFoundError, SequenceError, ShapeError, SpecError
 from stf_depth.evaluation.predictions import open_prediction
 from stf_depth.export import export_result
 from stf_depth.perception.base import IndexedDepth
@@ -204,6 +204,13 @@ def test_known_pixels_without_a_surface_are_infinitely_far(
     assert near.valid[0, 1, :2].tolist() == [False, True] and not near.valid[0, 2, 0]
     scored = open_prediction(path).read([0])[0]
     np.testing.assert_array_equal(np.where(near.valid[0], near.depth[0], np.nan), scored)
+
+
+@pytest.mark.parametrize("stated", ["options", "file"])
+def test_affine_z_depth_is_refused(stated: str, depth: np.ndarray, tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "d.npz", depth, representation="z_depth", ambiguity="affine")
+    with pytest.raises(AmbiguityError, match="affine-invariant z-depth"):
+        open_depth(path, "representation=z_depth&ambiguity=affine" if stated == "options" else "")
 
 
 def test_length_is_checked_when_asked(depth: np.ndarray, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from stf_depth.errors import ShapeError
+from stf_depth.errors import AmbiguityError, ShapeError
 from stf_depth.types import Ambiguity, DepthMaps, Float32Array, Float64Array, Representation, SegmentMaps, Uint8Array
 
 __all__ = [
@@ -49,6 +49,9 @@ class BackendInfo:
     weights_digest: identity of the weights for cache keys (file digest, hub revision, or a version string for
     backends without weights). size_mb: download size, None when unknown. options: everything else that decides the
     output, defaults included, as JSON values, also for cache keys; the content of files in place of their paths.
+
+    Raises AmbiguityError for affine z-depth: its inverse is not disparity up to a factor and an offset, so nothing can
+    be done with it.
     """
 
     name: str
@@ -61,6 +64,15 @@ class BackendInfo:
     ambiguity: Ambiguity | None = None
     version: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.representation is Representation.Z_DEPTH and self.ambiguity is Ambiguity.AFFINE:
+            raise AmbiguityError(
+                "affine-invariant z-depth cannot be turned into disparity",
+                where=self.name,
+                expected="disparity, or z_depth known up to scale",
+                hint="State representation=disparity if the values grow towards the camera",
+            )
 
 
 @dataclass(frozen=True)

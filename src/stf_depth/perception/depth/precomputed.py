@@ -57,7 +57,7 @@ class PrecomputedDepth:
     """Maps on disk as depth of a video.
 
     Raises InputNotFoundError and InputError for a path that holds no maps, SpecError when neither the files nor the
-    options say what the values mean.
+    options say what the values mean, AmbiguityError where they mean affine z-depth.
     """
 
     def __init__(self, request: BackendRequest) -> None:
