@@ -7,13 +7,16 @@ the picture's scale, zooming changes it.
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import cv2
 import numpy as np
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
 
 from stf_depth.geometry.tracks import Tracks
-from stf_depth.types import MotionKind
+from stf_depth.types import Float32Array, Float64Array, MotionKind
 
 __all__ = ["parallax_free_motion"]
 
@@ -22,6 +25,9 @@ _HOMOGRAPHY_SHARE = 0.0016  # of the long side: 1 px at 640
 _MIN_COMMON = 40
 _ENOUGH_FIT = 0.93
 _ZOOM_RATIO = 1.04
+_FOCAL_SHARES = (0.3, 0.8, 2.5, 8.0)  # of the long side: the shortest, where to start looking, the longest
+_TURN_POINTS = 150
+_TURN_TOLERANCE = 2.5  # of the homography's: lenses are not perfect
 
 
 def parallax_free_motion(tracks: Tracks) -> tuple[MotionKind | None, str]:
@@ -33,11 +39,11 @@ def parallax_free_motion(tracks: Tracks) -> tuple[MotionKind | None, str]:
     if _greatest_displacement_px(tracks) < _STATIC_SHARE * long_side:
         return MotionKind.STATIC, "the camera stands still"
     fits = [_homography_fit(tracks, first, second) for first, second in _wide_pairs(tracks)]
-    usable = np.array([fit for fit in fits if fit is not None]).reshape(-1, 2)
+    usable = np.array([fit for fit in fits if fit is not None]).reshape(-1, 3)
     if len(usable) == 0:
         return MotionKind.UNSOLVED, "no two key frames share enough points"
-    share, scale = np.median(usable[:, 0]), np.max(usable[:, 1])
-    if share < _ENOUGH_FIT:
+    share, scale, turning = np.median(usable[:, 0]), np.max(usable[:, 1]), np.median(usable[:, 2])
+    if share < _ENOUGH_FIT or turning < _ENOUGH_FIT:
         return None, ""
     if scale > _ZOOM_RATIO:
         return MotionKind.ZOOM, f"one homography explains {share:.0%} of the points; the picture scales by {scale:.2f}"
@@ -45,8 +51,11 @@ def parallax_free_motion(tracks: Tracks) -> tuple[MotionKind | None, str]:
 
 
 def _greatest_displacement_px(tracks: Tracks) -> float:
-    keys = np.unique(np.r_[tracks.key_frames, np.linspace(0, len(tracks) - 1, 9).astype(int)])
-    moved = [tracks.displacement_px(int(a), int(b), 50) for a, b in itertools.pairwise(keys)]
+    samples = np.unique(np.linspace(0, len(tracks) - 1, 9).astype(int)).tolist()
+    keys = sorted({*tracks.key_frames.tolist(), *samples})
+    # Frames far from each other too: a slow camera moves less from one to the next than a tripod trembles.
+    pairs = {*itertools.pairwise(keys), *itertools.combinations(samples, 2)}
+    moved = [tracks.displacement_px(first, second, 50) for first, second in sorted(pairs)]
     known = [value for value in moved if np.isfinite(value)]
     return max(known, default=float("inf"))
 
@@ -62,18 +71,52 @@ def _wide_pairs(tracks: Tracks) -> list[tuple[int, int]]:
     return pairs
 
 
-def _homography_fit(tracks: Tracks, first: int, second: int) -> tuple[float, float] | None:
-    """Share of common points that one homography explains, and by how much the picture scales (>= 1)."""
+def _homography_fit(tracks: Tracks, first: int, second: int) -> tuple[float, float, float] | None:
+    """Share of common points that one homography explains, by how much the picture scales (>= 1), and which share of
+    the points explained a camera explains that only turns and zooms.
+    """
     rows_a, rows_b = tracks.common(first, second)
     a, b = tracks.frame(first)[1][rows_a], tracks.frame(second)[1][rows_b]
     cv2.setRNGSeed(0)
     homography: Any
-    homography, inliers = cv2.findHomography(a, b, cv2.RANSAC, max(1.0, _HOMOGRAPHY_SHARE * max(tracks.wh)))
+    tolerance_px = max(1.0, _HOMOGRAPHY_SHARE * max(tracks.wh))
+    homography, inliers = cv2.findHomography(a, b, cv2.RANSAC, tolerance_px)
     if homography is None:
         return None
     similarity: Any
-    similarity, _ = cv2.estimateAffinePartial2D(a[inliers[:, 0] > 0], b[inliers[:, 0] > 0])
+    a, b = a[inliers[:, 0] > 0], b[inliers[:, 0] > 0]
+    similarity, _ = cv2.estimateAffinePartial2D(a, b)
     if similarity is None:
         return None
     scale = float(np.hypot(similarity[0, 0], similarity[1, 0]))
-    return float(inliers.mean()), max(scale, 1 / max(scale, 1e-6))
+    share, turning = float(inliers.mean()), 0.0
+    if share >= _ENOUGH_FIT:  # else nobody asks
+        few = np.linspace(0, len(a) - 1, min(len(a), _TURN_POINTS)).astype(int)
+        turning = float((_turning_error_px(a[few], b[few], tracks.wh) < _TURN_TOLERANCE * tolerance_px).mean())
+    return share, max(scale, 1 / max(scale, 1e-6)), turning
+
+
+def _turning_error_px(a: Float32Array, b: Float32Array, wh: tuple[int, int]) -> Float64Array:
+    """How far a camera that only turns and zooms sends each of ``a`` (n, 2) from ``b``: K' R K^-1, in pixels.
+
+    A plane that a moving camera films also follows a homography, but not one of this form. Objective: min over R and
+    both focal lengths of sum rho(error), rho = soft L1.
+    """
+    side = max(wh)
+    centre = (np.array(wh) - 1) / 2
+    source, target = (a - centre) / side, (b - centre) / side
+
+    def residuals(parameters: Float64Array) -> Float64Array:
+        focal, focal_after = np.exp(parameters[3:])
+        rays = (
+            np.column_stack([source / focal, np.ones(len(source))]) @ Rotation.from_rotvec(parameters[:3]).as_matrix()
+        )
+        moved = focal_after * rays[:, :2] / np.maximum(rays[:, 2:], 1e-3)
+        return np.asarray((moved - target).ravel() * side, np.float64)
+
+    low, high = math.log(_FOCAL_SHARES[0]), math.log(_FOCAL_SHARES[-1])
+    bounds = [-np.pi, -np.pi, -np.pi, low, low], [np.pi, np.pi, np.pi, high, high]
+    starts = [[0.0, 0.0, 0.0, math.log(share), math.log(share)] for share in _FOCAL_SHARES[1:-1]]
+    found = [least_squares(residuals, start, bounds=bounds, loss="soft_l1") for start in starts]
+    best = residuals(min(found, key=lambda one: float(one.cost)).x)
+    return np.asarray(np.linalg.norm(best.reshape(-1, 2), axis=1), np.float64)

@@ -30,7 +30,7 @@ _VERSIONS = {
     "depth": 1,
     "semantic": 1,
     "panoptic": 1,
-    "camera": 3,
+    "camera": 4,
     "structure": 3,
     "fusion": 9,
 }
