@@ -11,7 +11,7 @@ import pytest
 from stf_depth.errors import AmbiguityError, DepthError, ShapeError, SpecError
 from stf_depth.evaluation.boundary import boundary_f1, boundary_recall
 from stf_depth.evaluation.clips import GroundTruthClip
-from stf_depth.evaluation.consistency import flicker_measure
+from stf_depth.evaluation.consistency import flicker_measure, read_disparity
 from stf_depth.evaluation.evaluate import ClipScores, ScoreOptions, score_prediction
 from stf_depth.evaluation.metrics import Group, tae
 from stf_depth.evaluation.predictions import ArrayPrediction, open_prediction
@@ -149,6 +149,13 @@ def test_missing_predictions_make_flicker_worse(good: np.ndarray, truth: GroundT
     for useless in (np.full_like(good, 0.5), np.full_like(good, np.nan)):
         assert math.isnan(flicker_measure(useless, rgb).value)
         assert "constant or empty" in flicker_measure(useless, rgb).reason
+
+
+def test_small_maps_are_enlarged_smoothly_and_large_ones_averaged() -> None:
+    ramp = np.broadcast_to(np.arange(8, dtype=np.float32), (1, 4, 8))
+    grown = read_disparity(ramp, 0, (24, 12))
+    np.testing.assert_allclose(grown[:, 1:-1], np.broadcast_to((np.arange(1, 23) + 0.5) / 3 - 0.5, (12, 22)), atol=1e-2)
+    np.testing.assert_allclose(read_disparity(ramp, 0, (4, 2))[0], [0.5, 2.5, 4.5, 6.5])
 
 
 def test_missing_predictions_never_sharpen(rng: np.random.Generator) -> None:

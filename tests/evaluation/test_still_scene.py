@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import stf_depth
+from stf_depth.evaluation import still_scene
 from stf_depth.evaluation.flow_links import FlowLink, link_from_flow
 from stf_depth.evaluation.selfcheck import evaluate_self
-from stf_depth.evaluation.still_scene import Placement, still_flicker_pair
+from stf_depth.evaluation.still_scene import Placement, StillScene, still_flicker_pair
 from stf_depth.geometry.poses import relative
 from stf_depth.synthetic import SyntheticClip, degrade, render_clip, scene, write_video
-from stf_depth.types import Intrinsics
+from stf_depth.types import CameraPath, Intrinsics, MotionKind, Shot
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,19 @@ def test_missing_predictions_are_errors(drive: SyntheticClip) -> None:
     found = still_flicker_pair(*frames, Placement(1.0, 0.0), np.eye(4), drive.intrinsics, nothing)
     assert math.isnan(found.value)
     assert found.reason
+
+
+def test_a_pose_that_is_not_solved_measures_nothing(drive: SyntheticClip, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(still_scene, "structure_maps", lambda _: None)
+    solved = np.array([True, True, False])
+    camera = CameraPath(MotionKind.PARALLAX, drive.intrinsics, drive.world_from_cam, solved, solved.astype(np.float32))
+    result: Any = SimpleNamespace(shots=[Shot(0, 3)], cameras=[camera])
+    still = StillScene(result, (160, 96))
+    near = [np.nan_to_num(frame).astype(np.float32) for frame in drive.disparity]
+    placements = {Shot(0, 3): Placement(1.0, 0.0)}
+    assert still.measure(0, (near[0], near[1]), placements, linked(drive, 0)).value < 0.02
+    unsolved = still.measure(1, (near[1], near[2]), placements, linked(drive, 1))
+    assert math.isnan(unsolved.value) and "not solved" in unsolved.reason
 
 
 def test_a_run_reports_less_of_it_after_fusion(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +18,7 @@ from stf_depth.errors import ShapeError
 from stf_depth.evaluation.flow_links import FlowLink, FlowLinker, neighbour_pairs, reduced_wh, sample
 from stf_depth.evaluation.metrics import Measure, worst_depth_m
 from stf_depth.types import BoolArray, Float32Array, Float64Array, Frames, Shot, Uint8Array
+from stf_depth.video.resize import resize_area
 
 __all__ = [
     "ClipRange",
@@ -27,7 +27,6 @@ __all__ = [
     "flicker_measure",
     "flicker_measures",
     "flow_scale",
-    "frame_scale",
     "opw_abs_rel_pair",
     "opw_nvds_pair",
     "read_disparity",
@@ -67,13 +66,16 @@ class ClipRange:
 def read_disparity(
     disparity: Frames, index: int, size_wh: tuple[int, int], valid: Frames | None = None
 ) -> Float32Array:
-    """Frame ``index`` reduced to ``size_wh``; NaN where it, or a pixel it is made of, has no prediction."""
-    values: Array = np.asarray(disparity[index], np.float32)
+    """Frame ``index`` at ``size_wh``, edges aligned: means where it shrinks, linear where it grows.
+
+    NaN where it, or a pixel it is made of, has no prediction.
+    """
+    values: Float32Array = np.asarray(disparity[index], np.float32)
     known = np.isfinite(values) if valid is None else np.isfinite(values) & np.asarray(valid[index], bool)
     values = np.where(known, values, np.float32(np.nan))
     if (values.shape[1], values.shape[0]) != size_wh:
-        values = cv2.resize(values, size_wh, interpolation=cv2.INTER_AREA)
-    return np.asarray(values, np.float32)
+        values = resize_area(values, size_wh)
+    return values
 
 
 def clip_range(
@@ -153,13 +155,11 @@ def tgm_pair(
     return Measure(float(error.mean()))
 
 
-def frame_scale(aligned_disparity: Array, truth_m: Array, valid: BoolArray) -> float:
-    """argmin_s sum over valid of (s p - 1/g)^2, p the disparity after the whole-clip fit; 0 without a prediction."""
-    return scale_of(np.asarray(aligned_disparity[valid], np.float64), truth_m[valid].astype(np.float64))
-
-
 def scale_of(p: Float64Array, g: Float64Array) -> float:
-    """``frame_scale`` of the valid pixels alone: disparity and depth, (N,) float64."""
+    """argmin_s sum of (s p - 1/g)^2, p the disparity after the whole-clip fit, g the depth, both (N,) float64.
+
+    Pixels where p is NaN do not count; 0 without a prediction.
+    """
     known = np.isfinite(p)
     if not known.all():
         p, g = p[known], g[known]

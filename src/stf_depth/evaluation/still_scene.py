@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +19,7 @@ from stf_depth.export.geometry import solve_affine
 from stf_depth.export.source import structure_maps
 from stf_depth.geometry.arrays import as_float32
 from stf_depth.geometry.poses import relative
+from stf_depth.perception.frames import nearest
 from stf_depth.result import DepthResult
 from stf_depth.types import Ambiguity, Float32Array, Float64Array, Intrinsics, Shot
 
@@ -103,10 +103,16 @@ class StillScene:
         placements: Mapping[Shot, Placement],
         link: FlowLink,
     ) -> Measure:
-        """``still_flicker_pair`` of a frame and the next; NaN and the reason where their shot has no placement."""
+        """``still_flicker_pair`` of a frame and the next.
+
+        NaN and the reason where their shot has no placement, or one of them no solved pose.
+        """
         for shot, camera in self._shots:
             if shot in placements and shot.start <= frame < shot.stop - 1:
-                poses = camera.world_from_cam[frame - shot.start : frame - shot.start + 2]
+                pair = slice(frame - shot.start, frame - shot.start + 2)
+                if not camera.solved[pair].all():
+                    return Measure.without_support("a pose that is not solved")
+                poses = camera.world_from_cam[pair]
                 motion = relative(poses[0], poses[1])
                 intrinsics = camera.intrinsics.resized(*self._size_wh)
                 return still_flicker_pair(*maps, placements[shot], motion, intrinsics, link)
@@ -131,7 +137,7 @@ class StillScene:
     def _samples(self, frame: int, closeness: Closeness) -> tuple[Float32Array, Float32Array, Float32Array]:
         assert self._maps is not None
         target, weight = (
-            cv2.resize(np.asarray(part[frame], np.float32), self._size_wh, interpolation=cv2.INTER_NEAREST)
+            nearest(np.asarray(part[frame], np.float32), self._size_wh[::-1])
             for part in (self._maps.disparity, self._maps.confidence)
         )
         close = closeness.at(frame, self._size_wh)
