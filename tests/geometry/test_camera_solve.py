@@ -205,6 +205,12 @@ def test_mask_keeps_a_margin() -> None:
     assert mask[60, 120] == 255
 
 
+def test_roles_keep_their_edges_at_every_size(rng: np.random.Generator) -> None:
+    roles = rng.choice([Role.STATIC, Role.MOVER], (7, 11), p=[0.9, 0.1]).astype(np.uint8)
+    mask = trackable_mask(roles, 320, 180)
+    np.testing.assert_array_equal(mask[::-1, ::-1], trackable_mask(roles[::-1, ::-1], 320, 180))
+
+
 def test_tracks_follow_the_true_flow(walk: SyntheticClip) -> None:
     tracks = one_part(walk.rgb[:2], None, CONFIG)
     before, after = tracks.common(0, 1)

@@ -77,13 +77,6 @@ def test_same_frames_give_the_same_bytes(walk: SyntheticClip) -> None:
     assert runs[0][0][1].tobytes() == runs[1][0][1].tobytes()
 
 
-def test_a_prior_replaces_the_sparse_points(walk: SyntheticClip) -> None:
-    prior = (1 / walk.depth).astype(np.float32)
-    error, _ = errors(walk, list(triangulate_shot(walk.rgb, exact_solve(walk), config=NEAR, prior=prior)))
-    without, _ = errors(walk, list(triangulate_shot(walk.rgb, exact_solve(walk), config=NEAR)))
-    assert error.mean() < without.mean()
-
-
 @pytest.mark.parametrize("count", [1, 2])
 def test_shots_of_one_and_two_frames_fall_back(walk: SyntheticClip, count: int) -> None:
     rgb = walk.rgb[:count]
@@ -102,6 +95,16 @@ def test_fallback_grows_downwards_and_puts_sky_far() -> None:
     roles[0, :3] = Role.SKY
     with_sky, _ = next(fallback_shot(rgb, config=CONFIG, roles=roles))
     assert with_sky[0, :25].max() < with_sky[0, 35:].min()
+
+
+def test_sky_keeps_its_edges_at_every_size(rng: np.random.Generator) -> None:
+    rgb = np.full((1, 90, 160, 3), 127, np.uint8)
+    roles = rng.choice([Role.STATIC, Role.SKY], (1, 131, 217)).astype(np.uint8)
+    skies = []
+    for masks in (roles, roles[:, ::-1, ::-1]):
+        disparity, _ = next(fallback_shot(rgb, config=CONFIG, roles=masks))
+        skies.append(disparity[0] == np.float32(CONFIG.min_disparity))
+    np.testing.assert_array_equal(skies[0], skies[1][::-1, ::-1])
 
 
 def test_black_frames_with_a_solve_keep_no_confidence(walk: SyntheticClip) -> None:

@@ -16,6 +16,7 @@ from stf_depth.geometry.arrays import as_float32, as_uint8
 from stf_depth.geometry.camera_solve import CameraSolve
 from stf_depth.geometry.smoothing import EdgeAwareSmoother
 from stf_depth.geometry.structure import structure_wh, triangulate_shot
+from stf_depth.perception.frames import nearest
 from stf_depth.types import Float32Array, Frames, Role, Uint8Array
 
 __all__ = ["depth_from_motion", "fallback_shot"]
@@ -29,7 +30,6 @@ def depth_from_motion(
     *,
     config: GeometryConfig,
     roles: Frames | None = None,
-    prior: Frames | None = None,
     start: int = 0,
 ) -> Iterator[tuple[Float32Array, Float32Array]]:
     """``triangulate_shot`` where the camera solve is reliable, ``fallback_shot`` where it is not, from ``start`` on.
@@ -37,7 +37,7 @@ def depth_from_motion(
     Which of the two it was is in ``solve.path.kind`` and ``solve.path.reason``.
     """
     if solve.path.is_reliable:
-        return triangulate_shot(rgb, solve, config=config, prior=prior, start=start)
+        return triangulate_shot(rgb, solve, config=config, start=start)
     return fallback_shot(rgb, config=config, roles=roles, start=start)
 
 
@@ -52,7 +52,7 @@ def fallback_shot(
     wh = structure_wh(int(rgb.shape[2]), int(rgb.shape[1]), config)
     for frame in range(start, len(rgb)):
         picture = as_uint8(cv2.resize(np.asarray(rgb[frame]), wh, interpolation=cv2.INTER_AREA))
-        role = None if roles is None else as_uint8(cv2.resize(roles[frame], wh, interpolation=cv2.INTER_NEAREST))
+        role = None if roles is None else nearest(np.asarray(roles[frame], np.uint8), wh[::-1])
         disparity = _ramp(picture, role, config)
         yield disparity[None], np.full((1, *wh[::-1]), config.fallback_confidence, np.float32)
 

@@ -189,7 +189,7 @@ def focal_is_observed(map_: Any, other: Any, config: GeometryConfig) -> bool:
 
 
 def locate_frames(tracks: Tracks, map_: Any, config: GeometryConfig) -> SparseMap:
-    """Poses of all frames: those of the mapped key frames, and absolute poses of the others."""
+    """Absolute poses of all frames from the mapped points; that of a key frame is found anew as well."""
     points, point_of_track = _points_by_track(tracks, map_)
     count = len(tracks)
     world_from_cam = np.tile(np.eye(4), (count, 1, 1))

@@ -40,24 +40,18 @@ def structure_wh(width_px: int, height_px: int, config: GeometryConfig) -> tuple
 
 
 def triangulate_shot(
-    rgb: Frames,
-    solve: CameraSolve,
-    *,
-    config: GeometryConfig,
-    prior: Frames | None = None,
-    start: int = 0,
+    rgb: Frames, solve: CameraSolve, *, config: GeometryConfig, start: int = 0
 ) -> Iterator[tuple[Float32Array, Float32Array]]:
     """Yield (disparity, confidence), each (1, h, w) float32, for the frames of a shot from ``start`` on, in order.
 
-    rgb: (T, H, W, 3) uint8, the frames that ``solve`` was made from. prior: (T, h', w') float32 inverse depth in
-    the solve's unit (a network's, aligned), used instead of the sparse points where positive. disparity is inverse
-    depth in the solve's unit, positive everywhere; confidence is in [0, 1] and ranks errors, it is not a probability. A
-    later start gives the same bytes: only the frames that the stages need before it are worked on.
+    rgb: (T, H, W, 3) uint8, the frames that ``solve`` was made from. disparity is inverse depth in the solve's unit,
+    positive everywhere; confidence is in [0, 1] and ranks errors, it is not a probability. A later start gives the same
+    bytes: only the frames that the stages need before it are worked on.
     """
     count, reach, early = len(rgb), max(config.fusion_offsets), max(config.coarse_offsets)
     starts = [max(0, start - stages * reach) for stages in (3, 2, 1)]  # of the stages before each fusion
-    shot = _Shot(rgb, solve, config, prior)
-    coarse = _coarse(shot, config) if prior is None else None
+    shot = _Shot(rgb, solve, config)
+    coarse = _coarse(shot, config)
     with thread_pool() as pool:
 
         def each(work: Callable[[Work], Estimate], items: Iterable[Work]) -> Iterator[Estimate]:
@@ -78,7 +72,11 @@ def triangulate_shot(
 
 
 def _coarse(shot: _Shot, config: GeometryConfig) -> _Shot | None:
-    """The same shot with all lengths in pixels shrunk; None where the pictures would be too small to match."""
+    """The same shot on smaller pictures, None where they would be too small to match.
+
+    The lengths that edges are filtered over shrink with them. What is measured in the pictures, as errors of matches
+    are, stays: it is as large in pixels on small pictures.
+    """
     width, height = shot.wh
     scale = config.coarse_scale
     if min(width, height) * scale < config.coarse_min_px:
@@ -91,7 +89,7 @@ def _coarse(shot: _Shot, config: GeometryConfig) -> _Shot | None:
         "prior_px": config.prior_px * scale,
         "fusion_offsets": config.coarse_offsets,
     }
-    return _Shot(shot.pictures, shot.solve, config.model_copy(update=small), None)
+    return _Shot(shot.pictures, shot.solve, config.model_copy(update=small))
 
 
 def _windows(maps: Iterator[Estimate], first: int, start: int, count: int, reach: int) -> Iterator[Work]:
@@ -123,8 +121,8 @@ class _Pictures:
 class _Shot:
     """Frames, cameras and the work on one frame at the structure's resolution."""
 
-    def __init__(self, rgb: Frames, solve: CameraSolve, config: GeometryConfig, prior: Frames | None) -> None:
-        self._rgb, self.solve, self._config, self._prior = rgb, solve, config, prior
+    def __init__(self, rgb: Frames, solve: CameraSolve, config: GeometryConfig) -> None:
+        self._rgb, self.solve, self._config = rgb, solve, config
         self.wh = structure_wh(int(rgb.shape[2]), int(rgb.shape[1]), config)
         self._k = solve.path.intrinsics.resized(*self.wh)
         self._matcher, self._chooser = FlowMatcher(config), SourceChooser(solve, config)
@@ -151,10 +149,6 @@ class _Shot:
         return as_uint8(cv2.cvtColor(self._picture(frame), cv2.COLOR_RGB2GRAY))
 
     def prior_disparity(self, frame: int) -> Float32Array:
-        if self._prior is not None:
-            with self._reading:
-                prior = np.asarray(self._prior[frame], np.float32)
-            return as_float32(cv2.resize(prior, self.wh, interpolation=cv2.INTER_AREA))
         mean, weight = self._points(frame)
         if not weight.any():
             return np.full(self.wh[::-1], 1 / self._chooser.depths[frame], np.float32)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from stf_depth.config import GeometryConfig
 from stf_depth.errors import ShapeError
 from stf_depth.geometry.arrays import as_uint8
+from stf_depth.perception.frames import nearest
 from stf_depth.types import BoolArray, Float32Array, Frames, Role, Uint8Array
 
 __all__ = ["Tracks", "track_parts", "trackable_mask"]
@@ -73,7 +74,7 @@ class Tracks:
 def trackable_mask(roles: Uint8Array, width: int, height: int) -> Uint8Array:
     """255 where points may be tracked, 0 on sky and movers and close to them; (height, width) uint8."""
     banned = np.isin(roles, (Role.SKY, Role.MOVER)).astype(np.uint8)
-    banned = as_uint8(cv2.resize(banned, (width, height), interpolation=cv2.INTER_NEAREST))
+    banned = nearest(banned, (height, width))
     margin = 2 * max(2, round(max(width, height) / 160)) + 1
     grown = cv2.dilate(banned, np.ones((margin, margin), np.uint8))
     return (255 * (1 - grown)).astype(np.uint8)

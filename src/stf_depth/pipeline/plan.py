@@ -31,7 +31,7 @@ _VERSIONS = {
     "semantic": 1,
     "panoptic": 1,
     "camera": 4,
-    "structure": 3,
+    "structure": 4,
     "fusion": 9,
 }
 
