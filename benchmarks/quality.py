@@ -208,9 +208,12 @@ def sensor_row(clip: Scene, folder: Path) -> dict[str, Any]:
 
 @cache
 def environment() -> dict[str, Any]:
-    """Where the figures come from."""
+    """Where the figures come from; a commit ends in ``-dirty`` where files have been changed since."""
     commit = subprocess.run(
-        ["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--exclude", "*"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return {
         "commit": commit.stdout.strip(),

@@ -58,8 +58,9 @@ _KEPT_TIMES = 100_000
 class LiveFrame:
     """Depth of one frame of the stream.
 
-    depth: (H, W) float32, in the representation and unit of the stream. valid: (H, W) bool. confidence: (H, W) float32
-    in [0, 1]. starts_shot: nothing before this frame was used, as at the start and after a cut.
+    depth: (H, W) float32, in the representation and unit of the stream; a valid 0 is infinitely far. valid: (H, W)
+    bool. confidence: (H, W) float32 in [0, 1]. starts_shot: nothing before this frame was used, as at the start and
+    after a cut.
     """
 
     index: int
@@ -181,11 +182,10 @@ class LiveDepth:
         ready = []
         for frame in frames:
             pts, pushed = self._pushed.pop(frame.index)
-            depth, valid = frame.disparity, frame.valid
+            depth = frame.disparity
             if self.representation is Representation.Z_DEPTH:
-                valid = valid & (depth > 0)
-                depth = np.divide(1, depth, out=np.zeros_like(depth), where=valid)
-            ready.append(LiveFrame(frame.index, pts, depth, valid, frame.confidence, frame.is_reset))
+                depth = np.divide(1, depth, out=np.zeros_like(depth), where=depth > 0)
+            ready.append(LiveFrame(frame.index, pts, depth, frame.valid, frame.confidence, frame.is_reset))
             self._taken_seconds.append(time.perf_counter() - pushed)
         return ready
 

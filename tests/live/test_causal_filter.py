@@ -150,6 +150,15 @@ def test_invalid_frames_stay_invalid_and_do_not_harm_the_rest(street: SyntheticC
     assert np.isfinite(depth).all()
 
 
+def test_disparity_with_a_zero_stays_above_it(street: SyntheticClip, rng: np.random.Generator) -> None:
+    """The coarse correction of something near does not push what is far beside it behind infinity."""
+    truth = np.where(np.isfinite(street.depth), 1 / street.depth, 0)
+    near = (truth * rng.uniform(0.7, 1.4, (len(truth), 1, 1)) + 1e-3).astype(np.float32)
+    maps = DepthMaps.of(near, "disparity", "scale")
+    depth, _ = stack(fuse(street, maps, CausalConfig(low_band_long_side_px=32, leak=0.9)))
+    assert (depth > 0).all()
+
+
 def test_a_change_of_size_begins_anew(street: SyntheticClip) -> None:
     fuser = CausalFuser(CausalConfig(lookahead_frames=2), Ambiguity.AFFINE, flow=create("flow", "dis"))
     small = np.full((20, 32), 0.5, np.float32)

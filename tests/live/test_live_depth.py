@@ -22,7 +22,7 @@ from stf_depth.config import RunConfig, preset
 from stf_depth.errors import ConfigError, InputNotFoundError, SequenceError, UnreadableVideoError, UsageError
 from stf_depth.export import export_result
 from stf_depth.live import LiveDepth, result_name, run_live
-from stf_depth.synthetic import SyntheticClip
+from stf_depth.synthetic import SyntheticClip, render_clip, scene
 from stf_depth.video.live import is_live_source, open_live
 from stf_depth.video.reader import open_video
 
@@ -73,6 +73,22 @@ def test_push_gives_every_frame_once_in_the_unit_of_the_network(config: RunConfi
     latency = live.latency
     assert latency.frames == 12
     assert 0 < latency.p50_ms <= latency.p95_ms
+
+
+@pytest.mark.parametrize("lookahead", [0, 2])
+def test_what_is_infinitely_far_stays_known(lookahead: int, tmp_path: Path, rng: np.random.Generator) -> None:
+    clip = render_clip(scene("street"), frames=6, wh=(128, 80))
+    sky = ~np.isfinite(clip.depth)
+    z = clip.depth * rng.uniform(0.7, 1.4, (6, 1, 1))
+    np.savez(tmp_path / "d.npz", depth=z, valid=np.ones(z.shape, bool), representation="z_depth", ambiguity="metric")
+    config = preset("fast", depth=f"precomputed:{tmp_path / 'd.npz'}", device="cpu")
+    live = LiveDepth(config.with_values({"causal.lookahead_frames": lookahead}))
+    frames = live.push(clip.rgb, clip.pts_seconds) + live.flush()
+    assert all(frame.valid.all() for frame in frames)
+    depth = np.stack([frame.depth for frame in frames])
+    assert np.isfinite(depth).all() and (depth >= 0).all()
+    assert (depth[~sky] > 0).all()  # nothing near was turned to infinity
+    assert np.mean((depth[sky] == 0) | (depth[sky] > 20)) > 0.9
 
 
 def test_depth_from_motion_is_refused() -> None:

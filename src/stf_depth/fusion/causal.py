@@ -31,13 +31,15 @@ from stf_depth.types import Ambiguity, BoolArray, Float32Array, Float64Array, Ui
 
 __all__ = ["CausalFrame", "CausalFuser"]
 
+_LEAST_SHARE = 0.1  # of a frame's own disparity, which has a zero, is left by what the past says against it
+
 
 @dataclass(frozen=True)
 class CausalFrame:
     """One fused frame at the size of its picture.
 
-    disparity: (H, W) float32, in the input's unit. valid: (H, W) bool. confidence: (H, W) float32 in [0, 1]. index:
-    position in the stream. is_reset: nothing before this frame was used.
+    disparity: (H, W) float32, in the input's unit; not below 0 unless affine. valid: (H, W) bool. confidence: (H, W)
+    float32 in [0, 1]. index: position in the stream. is_reset: nothing before this frame was used.
     """
 
     index: int
@@ -258,7 +260,12 @@ class CausalFuser:
             self._tensor(frame.disparity), self._tensor(frame.given.astype(np.float32)), frame.full_size
         )
         correction = fill_unknown(value - frame.corrected, frame.valid)
-        fused = (frame.line(disparity) + resize(correction, frame.full_size)) * valid
+        own = frame.line(disparity)
+        fused = own + resize(correction, frame.full_size)
+        if not self._is_affine:
+            # Found on a coarse grid, the correction may be larger than what is far beside something near.
+            fused = torch.maximum(fused, _LEAST_SHARE * own)
+        fused = fused * valid
         confidence = resize(weight / (weight + 1), frame.full_size) * valid
         return CausalFrame(frame.index, _image(fused), _image(valid) > 0, _image(confidence), frame.is_reset)
 
