@@ -125,7 +125,8 @@ def finished_chunks(out: Path) -> dict[str, int]:
 def stage_of(out: Path) -> str:
     """How far a killed run had come."""
     working = out / "w" / "clip"
-    if (working / "images.json").is_file():
+    record = working / "images.json"
+    if record.is_file() and json.loads(record.read_text()):  # it is empty while the images are written
         return "exports"
     if (out / "o" / "clip" / "manifest.json").is_file():
         return "images"

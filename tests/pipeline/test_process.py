@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -278,6 +279,41 @@ def test_no_images_unless_asked_for(bench, room_video: Path) -> None:
     bench.run(room_video)
     working = bench.root / "a" / "working"
     assert not any((working / folder).exists() for folder in ("frames", "depth", "segment", "segment_detail"))
+
+
+@pytest.mark.parametrize("name", ["frames", "depth", "segment", "segment_detail"])
+def test_images_do_not_replace_the_folders_of_others(bench, room_video: Path, name: str) -> None:
+    drawing = replace(bench, delivery=Delivery(standard=False))
+    mine = bench.root / "a" / "working" / name / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("kept")
+    for run in (drawing, replace(drawing, delivery=replace(drawing.delivery, resume=False))):
+        with pytest.raises(OutputError, match=r"no run has written.*--working-dir") as refused:
+            run.run(room_video)
+        assert str(mine.parent) in str(refused.value)
+    assert mine.read_text() == "kept"
+    assert bench.depth.frames == 0
+
+
+def test_images_do_not_replace_the_input(bench, room_sequence: Path) -> None:
+    images = bench.root / "a" / "working" / "frames"
+    shutil.copytree(room_sequence / "color", images)
+    (images.parent / "images.json").write_text("{}")
+    with pytest.raises(OutputError, match="would replace the input"):
+        replace(bench, delivery=Delivery(standard=False)).run(images)
+    assert len(list(images.iterdir())) == 12
+
+
+def test_images_of_an_interrupted_run_are_made_anew(bench, room_video: Path, tmp_path: Path) -> None:
+    drawing = replace(bench, delivery=Delivery(standard=False))
+    with pytest.raises(KeyboardInterrupt):
+        replace(drawing, reporter=StopAfter("images", 5)).run(room_video)
+    working, elsewhere = bench.root / "a" / "working", tmp_path / "elsewhere"
+    (working / "frames").rename(elsewhere)
+    (working / "frames").symlink_to(elsewhere)
+    replace(drawing, delivery=replace(drawing.delivery, resume=False)).run(room_video)
+    assert len(list((working / "frames").iterdir())) == 12
+    assert not (working / "frames").is_symlink() and any(elsewhere.iterdir())
 
 
 def test_inference_pickle_stands_in_for_a_lost_cache(bench, room_video: Path, data_files: Files) -> None:

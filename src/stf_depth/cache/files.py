@@ -109,7 +109,11 @@ def remove_partials(folder: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder in one step as seen by a reader: renamed first, deleted after."""
+    """Remove a folder in one step as seen by a reader: renamed first, deleted after. Of a link, the link alone goes."""
+    if folder.is_symlink():
+        with output_errors(folder):
+            folder.unlink()
+        return
     if not folder.exists():
         return
     doomed = folder.with_name(f"{PARTIAL}{os.getpid()}-{folder.name}")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stf_depth.cache.files import output_errors, read_json, remove_tree, write_json
 from stf_depth.cache.store import StageStore
+from stf_depth.errors import OutputError
 from stf_depth.export.stages import segment_table
 from stf_depth.pipeline.perceive import Perceived
-from stf_depth.pipeline.plan import VideoPlan
+from stf_depth.pipeline.plan import VideoFolders, VideoPlan
 from stf_depth.pipeline.progress import Reporter
 from stf_depth.result import DepthResult
 from stf_depth.types import Frames
@@ -19,9 +21,30 @@ from stf_depth.video.prefetch import prefetched
 from stf_depth.video.reader import VideoReader
 from stf_depth.visualization import shot_range, write_depth_image, write_rgb_image, write_segment_image
 
-__all__ = ["IMAGE_FOLDERS", "write_images"]
+__all__ = ["IMAGE_FOLDERS", "refuse_foreign_images", "write_images"]
 
 IMAGE_FOLDERS = ("frames", "depth", "segment", "segment_detail")
+
+
+def refuse_foreign_images(folders: VideoFolders, source: Path) -> None:
+    """Raise OutputError where images would replace what no run has written, or the input of this one.
+
+    The record of the images says that the folders are a run's own.
+    """
+    source = source.resolve()
+    for folder in (folders.working / name for name in IMAGE_FOLDERS):
+        if source.is_relative_to(folder.resolve()):
+            what, hint = "the images would replace the input", "Choose another --working-dir, or --no-visualize"
+            raise OutputError(what, where=folder, got=source, hint=hint)
+        if not folders.images_record.exists() and folder.exists() and not _is_empty(folder):
+            what = "the images would replace a folder that no run has written"
+            hint = "Choose another --working-dir, move the folder away, or use --no-visualize"
+            raise OutputError(what, where=folder, hint=hint)
+
+
+def _is_empty(folder: Path) -> bool:
+    with output_errors(folder):
+        return folder.is_dir() and not any(folder.iterdir())
 
 
 def write_images(
@@ -35,13 +58,14 @@ def write_images(
     """Write one image a frame into each folder; says whether there was anything to do.
 
     ``segment`` shows the semantic classes and ``segment_detail`` the panoptic segments; where only one kind was
-    asked for, both show it.
+    asked for, both show it. The folders are replaced: see ``refuse_foreign_images``.
     """
-    record = plan.folders.working / "images.json"
+    record = plan.folders.images_record
     wanted = {"key": plan.keys["fusion"], "frames": perceived.frame_count}
     if read_json(record) == {**wanted, "files": _sizes(plan)}:
         return False
-    record.unlink(missing_ok=True)
+    # The record stays while the images are written: it says whose they are.
+    write_json(record, {})
     for folder in IMAGE_FOLDERS:
         remove_tree(plan.folders.working / folder)
         with output_errors(plan.folders.working):

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stf_depth.cache.files import remove_tree
+from stf_depth.cache.files import remove_tree, write_json
 from stf_depth.cache.keys import stage_key
 from stf_depth.cache.store import StageStore
 from stf_depth.config import RunConfig
@@ -72,6 +72,11 @@ class VideoFolders:
     def inference_record(self) -> Path:
         """What the inference cache was made from, and its size: whether it is current and whole."""
         return self.working / "infer_result.json"
+
+    @property
+    def images_record(self) -> Path:
+        """What the images were made from, and their sizes; where it lies, the folders of images are a run's own."""
+        return self.working / "images.json"
 
 
 @dataclass(frozen=True)
@@ -183,6 +188,7 @@ class VideoPlan:
         remove_tree(self.folders.cache)
         remove_tree(self.folders.windows)
         remove_tree(self.folders.output / PROGRESS)
-        records = (self.folders.inference_record, self.folders.working / "images.json")
-        for file in (self.folders.manifest, self.folders.inference_pickle, *records):
+        for file in (self.folders.manifest, self.folders.inference_pickle, self.folders.inference_record):
             file.unlink(missing_ok=True)
+        if self.folders.images_record.exists():
+            write_json(self.folders.images_record, {})

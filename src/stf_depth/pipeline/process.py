@@ -18,7 +18,7 @@ from stf_depth.export import export_result, failures_as_error
 from stf_depth.pipeline.backends import Backends
 from stf_depth.pipeline.fuse import fuse_video
 from stf_depth.pipeline.geometry import build_structure, solve_cameras
-from stf_depth.pipeline.images import write_images
+from stf_depth.pipeline.images import refuse_foreign_images, write_images
 from stf_depth.pipeline.inference_cache import (
     has_inference_pickle,
     load_inference_pickle,
@@ -117,6 +117,8 @@ def process_video(
     with locked(folders):
         plan = VideoPlan(content_digest(item.path), config, backends, folders)
         _refuse_anothers_result(plan, item)
+        if delivery.visualize:
+            refuse_foreign_images(folders, item.path)
         if not delivery.resume:
             plan.discard()
         return _with_repairs(lambda: _process(plan, item, delivery, reporter), item.name, reporter)
