@@ -27,7 +27,14 @@ from stf_depth.fusion.causal import CausalFrame, CausalFuser
 from stf_depth.perception.base import BackendInfo, DepthBackend, DepthFromGeometry, IndexedDepth
 from stf_depth.perception.device import resolve_device
 from stf_depth.pipeline.backends import Backends
-from stf_depth.pipeline.manifest import describe_model, no_camera, package_versions, peak_memory_mb, software
+from stf_depth.pipeline.manifest import (
+    describe_model,
+    no_camera,
+    package_versions,
+    peak_memory_mb,
+    refuse_anothers_result,
+    software,
+)
 from stf_depth.pipeline.progress import Reporter, SilentReporter
 from stf_depth.result import DEPTH_STORE, MANIFEST, PROGRESS, DepthResult
 from stf_depth.types import (
@@ -41,6 +48,7 @@ from stf_depth.types import (
     Shot,
     Uint8Array,
 )
+from stf_depth.video.digest import content_digest
 from stf_depth.video.discover import safe_name
 from stf_depth.video.live import is_live_source, open_live
 from stf_depth.video.reader import VideoReader, open_video
@@ -205,14 +213,18 @@ def run_live(
     ``video.end_seconds``, or with Ctrl-C. name: of the result's folder; that of the source when None. drop_frames: see
     ``open_live``.
 
+    An earlier result stays until the first frame of the new one is there, and that of another source for good.
+
     Raises InputError, ModelError, ConfigError or OutputError.
     """
     reporter = reporter or SilentReporter()
     live = LiveDepth(config)
     name = result_name(source) if name is None else safe_name(name)
     folder = output_dir / name
+    made_from = _identity(source)
     with folder_lock(folder):
-        writer = _ResultWriter(folder, source, config, live)
+        refuse_anothers_result(folder, made_from["path"], made_from.get("sha256"))
+        writer = _ResultWriter(folder, source, config, live, made_from)
         reporter.stage(name, "causal", config.video.max_frames)
         with _frames(source, config, drop_frames, live) as (frames, facts), _ending_with_interrupt():
             for batch in frames:
@@ -226,6 +238,14 @@ def run_live(
         name, f"latency p50 {latency.p50_ms:.0f} ms, p95 {latency.p95_ms:.0f} ms, lookahead {live.lookahead}"
     )
     return DepthResult(folder)
+
+
+def _identity(source: str) -> dict[str, str]:
+    """Whole path or address of a source, and the digest of what has a content."""
+    if is_live_source(source):
+        return {"path": source}
+    path = Path(source).resolve()
+    return {"path": str(path), **({"sha256": content_digest(path)} if path.is_file() or path.is_dir() else {})}
 
 
 @contextmanager
@@ -322,11 +342,11 @@ def _within(frames: Iterator[FrameBatch], config: RunConfig) -> Iterator[FrameBa
 class _ResultWriter:
     """Writes frames into a result folder as they come; it can be opened once ``finish`` has been called."""
 
-    def __init__(self, folder: Path, source: str, config: RunConfig, live: LiveDepth) -> None:
+    def __init__(
+        self, folder: Path, source: str, config: RunConfig, live: LiveDepth, made_from: dict[str, str]
+    ) -> None:
         self._folder, self._source, self._config, self._live = folder, source, config, live
-        with output_errors(folder):
-            (folder / MANIFEST).unlink(missing_ok=True)
-            remove_exports(folder)  # they are of the depth that goes now
+        self._made_from = made_from
         self._key = digest_json([source, config.model_dump(mode="json"), time.time_ns()])
         self._store: StageStore | None = None
         # How many frames are stored, and those that wait: one value, so that no interrupt comes between the two.
@@ -357,6 +377,10 @@ class _ResultWriter:
             stored, waiting = self._state = stored + len(chunk), waiting[len(chunk) :]
 
     def _open(self, shape: tuple[int, ...]) -> StageStore:
+        """A store for the frames, in place of an earlier result."""
+        with output_errors(self._folder):
+            (self._folder / MANIFEST).unlink(missing_ok=True)
+            remove_exports(self._folder)  # they are of the depth that goes now
         height, width = shape
         chunk_frames = int(np.clip(_CHUNK_BYTES // (height * width * 4), 1, 16))
         return StageStore(
@@ -375,7 +399,6 @@ class _ResultWriter:
 
     def _manifest(self, width: int, height: int, facts: dict[str, int]) -> dict[str, Any]:
         latency = self._live.latency
-        path = self._source if is_live_source(self._source) else str(Path(self._source).resolve())
         count, _ = self._state
         shots = [Shot(*pair) for pair in zip(self._starts, [*self._starts[1:], count], strict=True)]
         ambiguity = self._live.ambiguity.value
@@ -384,7 +407,7 @@ class _ResultWriter:
             "packages": package_versions(),
             "mode": "causal",
             "key": self._key,
-            "input": {"path": path, "name": self._folder.name, "frames": count, "failed_frames": 0, **facts},
+            "input": {**self._made_from, "name": self._folder.name, "frames": count, "failed_frames": 0, **facts},
             "config": self._config.model_dump(mode="json"),
             "models": {task: describe_model(info) for task, info in self._live.infos.items()},
             "stages": {},

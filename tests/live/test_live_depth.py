@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -19,9 +20,18 @@ from stf_depth.cache.store import StageStore
 from stf_depth.cli.main import main
 from stf_depth.cli.original import main as original_main
 from stf_depth.config import RunConfig, preset
-from stf_depth.errors import ConfigError, InputNotFoundError, SequenceError, UnreadableVideoError, UsageError
+from stf_depth.errors import (
+    ConfigError,
+    InputError,
+    InputNotFoundError,
+    OutputError,
+    SequenceError,
+    UnreadableVideoError,
+    UsageError,
+)
 from stf_depth.export import export_result
 from stf_depth.live import LiveDepth, result_name, run_live
+from stf_depth.result import DepthResult
 from stf_depth.synthetic import SyntheticClip, render_clip, scene
 from stf_depth.video.live import is_live_source, open_live
 from stf_depth.video.reader import open_video
@@ -282,6 +292,41 @@ def test_exports_of_the_depth_before_go_with_it(config: RunConfig, room_video: P
     assert (result.folder / "depth.npz").is_file()
     run_live(str(room_video), short, tmp_path)
     assert not (result.folder / "depth.npz").exists()
+
+
+@pytest.mark.parametrize("source", ["http://127.0.0.1:9/room.mp4", "{damaged}/room.mp4", "{missing}/room.mp4"])
+def test_a_source_without_a_frame_leaves_the_result_as_it_is(
+    source: str, config: RunConfig, room_video: Path, tmp_path: Path
+) -> None:
+    places = {"damaged": tmp_path / "damaged", "missing": tmp_path / "missing"}
+    for place in places.values():
+        place.mkdir()
+        (place / "room.mp4").write_bytes(room_video.read_bytes())
+    source = source.format(**places)
+    result = run_live(str(room_video), config.with_values({"video.max_frames": 2}), tmp_path / "o", name="one")
+    manifest = json.loads((result.folder / "manifest.json").read_text())
+    manifest["input"]["path"] = source
+    (result.folder / "manifest.json").write_text(json.dumps(manifest))
+    export_result(result, ["npz"], result.folder)
+    before = {path: path.read_bytes() for path in result.folder.rglob("*") if path.is_file()}
+    (places["damaged"] / "room.mp4").write_bytes(b"")
+    (places["missing"] / "room.mp4").unlink()
+    with pytest.raises(InputError):
+        run_live(source, config, tmp_path / "o", name="one")
+    assert {path: path.read_bytes() for path in result.folder.rglob("*") if path.is_file()} == before
+
+
+def test_the_result_of_another_video_is_not_replaced(
+    config: RunConfig, room_video: Path, room_sequence: Path, tmp_path: Path
+) -> None:
+    short = config.with_values({"video.max_frames": 2})
+    run_live(str(room_video), short, tmp_path / "o", name="one")
+    (tmp_path / "copy.mp4").write_bytes(room_video.read_bytes())
+    result = run_live(str(tmp_path / "copy.mp4"), short, tmp_path / "o", name="one")
+    for other in (str(room_sequence / "color"), "0"):
+        with pytest.raises(OutputError, match="the result of another video"):
+            run_live(other, short, tmp_path / "o", name="one")
+    assert DepthResult(result.folder).source == tmp_path / "copy.mp4"
 
 
 def test_sources_of_the_same_name_get_results_of_their_own(

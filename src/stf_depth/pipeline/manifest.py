@@ -7,18 +7,29 @@ import resource
 import sys
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from stf_depth import __version__
+from stf_depth.cache.files import read_json
+from stf_depth.errors import OutputError
 from stf_depth.perception.base import BackendInfo
 from stf_depth.pipeline.fuse import shot_ambiguities
 from stf_depth.pipeline.perceive import Perceived, unusable_maps
 from stf_depth.pipeline.plan import VideoPlan
-from stf_depth.result import camera_to_json
+from stf_depth.result import MANIFEST, camera_to_json
 from stf_depth.types import CameraPath, Intrinsics, MotionKind, Shot
 from stf_depth.video.discover import InputItem
 
-__all__ = ["build_manifest", "describe_model", "no_camera", "package_versions", "peak_memory_mb", "software"]
+__all__ = [
+    "build_manifest",
+    "describe_model",
+    "no_camera",
+    "package_versions",
+    "peak_memory_mb",
+    "refuse_anothers_result",
+    "software",
+]
 
 _PACKAGES = (
     "av",
@@ -68,6 +79,22 @@ def build_manifest(
         "peak_memory_mb": peak_memory_mb(),
         "exports": {},
     }
+
+
+def refuse_anothers_result(output: Path, source: str, digest: str | None) -> None:
+    """Two videos of one name meet in one folder: raise OutputError where the result of another lies in ``output``.
+
+    source: whole path of the input, or its address. digest: of its content, None where that has none. A video is the
+    same where its content is, however its path is spelt, or where its path is: it was edited.
+    """
+    manifest = read_json(output / MANIFEST)
+    made_from = manifest.get("input") if isinstance(manifest, dict) else None
+    if not isinstance(made_from, dict) or not isinstance(path := made_from.get("path"), str):
+        return
+    if path == source or (digest is not None and made_from.get("sha256") == digest):
+        return
+    hint = "Choose another --output-dir, or remove that result"
+    raise OutputError("the result of another video lies here", where=output, expected=path, got=source, hint=hint)
 
 
 def software() -> dict[str, str]:

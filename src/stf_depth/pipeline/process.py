@@ -12,7 +12,7 @@ from typing import Any
 from stf_depth.cache.files import read_json, write_json
 from stf_depth.cache.store import DamagedChunkError, StageStore, forget_chunk
 from stf_depth.config import RunConfig
-from stf_depth.errors import OutputError, StfDepthError
+from stf_depth.errors import StfDepthError
 from stf_depth.evaluation.consistency import flicker_measures
 from stf_depth.export import export_result, failures_as_error
 from stf_depth.pipeline.backends import Backends
@@ -25,7 +25,7 @@ from stf_depth.pipeline.inference_cache import (
     save_inference_pickle,
     tell_loaded,
 )
-from stf_depth.pipeline.manifest import build_manifest
+from stf_depth.pipeline.manifest import build_manifest, refuse_anothers_result
 from stf_depth.pipeline.observations import Observations, observe, open_rgb, open_roles
 from stf_depth.pipeline.perceive import Perceived, perceive
 from stf_depth.pipeline.plan import VideoFolders, VideoPlan
@@ -116,32 +116,12 @@ def process_video(
     """
     with locked(folders):
         plan = VideoPlan(content_digest(item.path), config, backends, folders)
-        _refuse_anothers_result(plan, item)
+        refuse_anothers_result(folders.output, str(item.path.resolve()), plan.input_digest)
         if delivery.visualize:
             refuse_foreign_images(folders, item.path)
         if not delivery.resume:
             plan.discard()
         return _with_repairs(lambda: _process(plan, item, delivery, reporter), item.name, reporter)
-
-
-def _refuse_anothers_result(plan: VideoPlan, item: InputItem) -> None:
-    """Two videos of one name meet in one folder: the one that is there is not replaced by the other.
-
-    A video is the same where its content is, however its path is spelt, or where its path is: it was edited.
-    """
-    manifest = read_json(plan.folders.manifest)
-    made_from = manifest.get("input") if isinstance(manifest, dict) else None
-    if not isinstance(made_from, dict) or not isinstance(path := made_from.get("path"), str):
-        return
-    if made_from.get("sha256") == plan.input_digest or path == str(item.path.resolve()):
-        return
-    raise OutputError(
-        "the result of another video lies here",
-        where=plan.folders.output,
-        expected=path,
-        got=item.path.resolve(),
-        hint="Choose another --output-dir, or remove that result",
-    )
 
 
 def _with_repairs(attempt: Callable[[], Outcome], name: str, reporter: Reporter) -> Outcome:
