@@ -87,6 +87,17 @@ class Mirror:
         write_json(self.local / _RECORD, {n: [*found[n], v] for n, v in versions.items() if n in found})
         return found
 
+    def pull_file(self, name: str) -> None:
+        """Fetch one file, or remove the local one where the storage has none; raises as ``pull`` does."""
+        path = self.local / name
+        with _reached(self.url) as (storage, root):
+            storage.invalidate_cache()  # other machines write there too
+            if storage.exists(f"{root}/{name}"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                storage.get_file(f"{root}/{name}", str(path))
+            else:
+                path.unlink(missing_ok=True)
+
     def push_file(self, name: str) -> None:
         """Send one file; raises as ``pull`` does."""
         with _reached(self.url) as (storage, root):

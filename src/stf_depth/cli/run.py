@@ -18,7 +18,7 @@ from stf_depth.cli.summary import announce, print_summary, summary_values
 from stf_depth.errors import ConfigError
 
 if TYPE_CHECKING:
-    from stf_depth.executors.base import JobResult
+    from stf_depth.pipeline.progress import Reporter
 
 __all__ = ["assignments", "execute", "parse_size", "run"]
 
@@ -104,17 +104,23 @@ def _is_given(ctx: typer.Context, name: str) -> bool:
     return getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
 
 
-def _write_index(results: Sequence[JobResult], output_dir: str | Path) -> None:
+def _write_index(output_dir: str | Path, reporter: Reporter) -> None:
     """A page that leads to the reports, where there is more than one."""
-    from stf_depth.report import write_index
+    from stf_depth.report import INDEX_PAGE, finished_results, is_foreign_page, write_index
 
-    finished = [result.outcome.result for result in results if result.outcome is not None]
+    mirror = mirror_of(str(output_dir)) if is_remote(output_dir) else None
+    folder = mirror.local if mirror else Path(output_dir)
+    finished = finished_results(folder) if folder.is_dir() else []
     if len(finished) < 2:
         return
-    mirror = mirror_of(str(output_dir)) if is_remote(output_dir) else None
-    write_index(finished, (mirror.local if mirror else Path(output_dir)) / "index.html")
     if mirror:
-        mirror.push_file("index.html")
+        mirror.pull_file(INDEX_PAGE)
+    if is_foreign_page(folder / INDEX_PAGE):
+        reporter.message(INDEX_PAGE, f"warning: {output_dir} has a page of this name that no run has written; it stays")
+        return
+    write_index(finished, folder / INDEX_PAGE)
+    if mirror:
+        mirror.push_file(INDEX_PAGE)
 
 
 def assignments(pairs: Sequence[str] | None) -> dict[str, Any]:
@@ -205,7 +211,8 @@ def execute(
     with make_reporter(quiet=quiet, log_json=log_json, console=console) as reporter:
         announce(config, jobs, reporter)
         results = process_many(jobs, config, executor=runner, reporter=reporter)
-    _write_index(results, output_dir)
+        if any(result.outcome for result in results):
+            _write_index(output_dir, reporter)
     if isinstance(reporter, JsonReporter):
         for result in results:
             reporter.event("result", **summary_values(result))

@@ -15,7 +15,7 @@ from stf_depth.errors import InputError, InputNotFoundError
 from stf_depth.ordering import natural_key
 from stf_depth.video.sequence import sequence_images
 
-__all__ = ["VIDEO_SUFFIXES", "InputItem", "discover", "safe_name", "unique_name"]
+__all__ = ["INDEX_PAGE", "VIDEO_SUFFIXES", "InputItem", "discover", "safe_name", "unique_name"]
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -25,6 +25,7 @@ VIDEO_SUFFIXES = frozenset({
 # fmt: on
 COLOR_FOLDER = "color"  # where an RGB-D sequence folder keeps its images
 RESULT_STORE = "depth.zarr"
+INDEX_PAGE = "index.html"  # lies beside the results, so that none of them can have its name
 MAX_NAME_BYTES = 120  # leaves room for suffixes below the 255 of common file systems
 # Separators, and what Windows and zip tools refuse.
 UNSAFE = re.compile(r'[\\/<>:"|?*\x00-\x1f\x7f]')
@@ -57,6 +58,7 @@ def discover(paths: Iterable[Path], *, taken: set[str] | None = None) -> list[In
         found += _found(path, seen)
     # Named in the order of their paths, so that the order in which they were given does not swap two names.
     taken = set() if taken is None else taken
+    taken.add(INDEX_PAGE)
     homes: dict[str, Path] = {}
     names: dict[int, str] = {}
     for position in sorted(range(len(found)), key=lambda position: _place(found[position])):
