@@ -380,7 +380,8 @@ class _ResultWriter:
         """A store for the frames, in place of an earlier result."""
         with output_errors(self._folder):
             (self._folder / MANIFEST).unlink(missing_ok=True)
-            remove_exports(self._folder)  # they are of the depth that goes now
+            if (self._folder / DEPTH_STORE).exists():
+                remove_exports(self._folder)  # they are of the depth that goes now
         height, width = shape
         chunk_frames = int(np.clip(_CHUNK_BYTES // (height * width * 4), 1, 16))
         return StageStore(

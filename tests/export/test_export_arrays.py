@@ -213,13 +213,14 @@ def test_unknown_names_get_the_closest_one(result: DepthResult, tmp_path: Path) 
 def test_existing_targets_are_kept_skipped_or_replaced(result: DepthResult, tmp_path: Path) -> None:
     target = tmp_path / "depth_npy"
     target.mkdir()
-    (target / "old.txt").write_text("old")
+    export_result(result, "npy", tmp_path)
+    (target / "000000.npy").rename(target / "old.npy")
     with pytest.raises(OutputError, match="exists"):
         export_result(result, "npy", tmp_path, existing="error")
-    assert export_result(result, "npy", tmp_path, existing="skip")["npy"] == [target / "old.txt"]
+    assert target / "old.npy" in export_result(result, "npy", tmp_path, existing="skip")["npy"]
     export_result(result, "npy", tmp_path, existing="overwrite")
-    assert not (target / "old.txt").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["depth_npy"]
+    assert not (target / "old.npy").exists()
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["depth_npy"]
 
 
 def test_failure_in_the_middle_leaves_nothing(

@@ -13,8 +13,8 @@ import pytest
 import zarr
 
 from stf_depth.cli.main import main
-from stf_depth.errors import ConfigError, ExportError, GeometryError, InputNotFoundError
-from stf_depth.export import export_result, export_tree
+from stf_depth.errors import ConfigError, ExportError, GeometryError, InputNotFoundError, OutputError
+from stf_depth.export import FORMATS, export_result, export_tree, remove_exports
 from stf_depth.export import reading as reading_module
 from stf_depth.result import DepthResult
 
@@ -63,6 +63,51 @@ def test_what_fails_does_not_stop_the_rest(
     lines = errors.splitlines()
     assert [line.split("in/")[1][0] for line in lines] == ["b", "c", "d"]
     assert "ply, npz: damaged depth result" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "mine"),
+    [
+        ("npz", "depth.npz/mine.txt"),
+        ("npy", "depth_npy/mine.npy"),
+        ("png16", "depth_png16/sub/mine.png"),
+        ("ply", "points_ply/notes.txt"),
+        ("cameras", "cameras/front.png"),
+        ("zarr", "depth_export.zarr/other/zarr.json"),
+    ],
+)
+def test_what_an_export_has_not_made_stays(tiny_result: Path, tmp_path: Path, name: str, mine: str) -> None:
+    path = tmp_path / mine
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(OutputError, match=r"would replace a folder .*choose another folder") as refused:
+        export_result(DepthResult(tiny_result), name, tmp_path)
+    assert str(tmp_path / mine.split("/")[0]) in str(refused.value)
+    assert remove_exports(tmp_path) == []
+    assert path.read_text() == "mine"
+
+
+def test_every_format_replaces_what_it_has_made(tmp_path: Path, make_result: Callable[..., Path]) -> None:
+    result = DepthResult(make_result())
+    names = [name for name, form in FORMATS.items() if form.holds]
+    for _ in range(2):
+        export_result(result, names, tmp_path)
+    export_result(result, "cameras", tmp_path, images=False)
+    (tmp_path / "depth_exr" / ".DS_Store").write_text("x")
+    assert set(remove_exports(tmp_path)) == {FORMATS[name].target for name in names}
+
+
+def test_clips_do_not_replace_the_exports_of_each_other(
+    tiny_result: Path, make_result: Callable[..., Path], room_sequence: Path, tmp_path: Path
+) -> None:
+    first, other = DepthResult(tiny_result), DepthResult(make_result(source=room_sequence / "color"))
+    (kept,) = export_result(first, "npz", tmp_path)["npz"]
+    for existing in ("overwrite", "skip"):
+        with pytest.raises(OutputError, match=r"another video .*one for each result"):
+            export_result(other, "npz", tmp_path, existing=existing)
+    export_result(other, "pkl", tmp_path)
+    export_result(DepthResult(make_result()), "npz", tmp_path)
+    assert kept.is_file()
 
 
 def test_one_failure_keeps_its_kind_and_the_other_formats(make_result: Callable[..., Path], tmp_path: Path) -> None:

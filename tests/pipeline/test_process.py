@@ -200,6 +200,14 @@ def test_exports_of_other_depth_are_removed(bench, long_video: Path) -> None:
     assert all(name in line for name in made)
 
 
+def test_the_first_result_of_a_folder_removes_nothing(bench, room_video: Path) -> None:
+    mine = bench.root / "a" / "output" / "depth.npz"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    bench.run(room_video, **{"fusion.mode": "none"})
+    assert mine.read_bytes() == b"mine"
+
+
 def test_exports_stay_where_the_depth_stays(bench, long_video: Path) -> None:
     exporting = replace(bench, delivery=replace(bench.delivery, exports=("npz",)))
     output = exporting.run(long_video).result.folder

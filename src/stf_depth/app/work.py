@@ -109,14 +109,14 @@ def export_file(session: Session, name: str) -> Path:
     """
     if session.result is None:
         raise InputError("there is no result yet", hint="Run a video first")
-    folder = session.folder / "exports" / name
+    folder = session.folder / "exports" / session.result.name / name
     written = export_result(session.result, name, folder)[name]
     if len(written) == 1 and written[0].is_file():
         return written[0]
     target = session.folder / "exports" / f"{session.result.name}-{FORMATS[name].target}.zip"
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for path in sorted(folder.rglob("*")):
-            if path.is_file():
+            if path.is_file() and not path.name.startswith("."):
                 archive.write(path, path.relative_to(folder))
     return target
 

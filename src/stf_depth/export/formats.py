@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+from stf_depth.cache.files import read_json, write_json
 from stf_depth.config import FrozenConfig
 from stf_depth.errors import ConfigError, ExportError, OutputError, SpecError, StfDepthError, UsageError
-from stf_depth.export.files import remove
+from stf_depth.export.files import holds_only, remove
 from stf_depth.result import DepthResult
 
 __all__ = [
@@ -29,6 +31,9 @@ __all__ = [
 # What places depth in space before it can be metric.
 _PLACING = {"fov_degrees", "far_over_near"}
 
+# Lies where exports of a result go to another folder than its own, and says which video each is of.
+_RECORD = ".exports.json"
+
 Existing = Literal["overwrite", "skip", "error"]
 Exporter = Callable[[DepthResult, Path, Any], list[Path]]
 
@@ -38,13 +43,15 @@ class Format:
     """One way to write a result.
 
     module: file in this package with ``Options`` and ``export(result, target, options)``. target: name of the file
-    or folder it makes. fixed: options that make this format what it is.
+    or folder it makes. fixed: options that make this format what it is. holds: of a folder, patterns of what it makes
+    in it, as ``holds_only`` takes them.
     """
 
     module: str
     target: str
     summary: str
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    holds: tuple[str, ...] = ()
 
     def options_type(self) -> type[FrozenConfig]:
         """The configuration that this format's exporter takes."""
@@ -66,25 +73,37 @@ class Format:
 
 FORMATS: dict[str, Format] = {
     "npz": Format("npz", "depth.npz", "NumPy archive: depth, valid, pts_seconds, representation, ambiguity"),
-    "zarr": Format("zarr_copy", "depth_export.zarr", "chunked Zarr 3 group with the meaning in its attributes"),
-    "npy": Format("npy", "depth_npy", "one float32 .npy for each frame, NaN where unknown"),
+    "zarr": Format(
+        "zarr_copy",
+        "depth_export.zarr",
+        "chunked Zarr 3 group with the meaning in its attributes",
+        holds=("zarr.json", "depth/**", "valid/**", "pts_seconds/**"),
+    ),
+    "npy": Format(
+        "npy", "depth_npy", "one float32 .npy for each frame, NaN where unknown", holds=("meaning.json", "*.npy")
+    ),
     "pkl": Format("pickle_dict", "depth.pkl", "plain Python dict of arrays and strings"),
-    "png16": Format("png16", "depth_png16", "16-bit PNG for each frame, mapping in its metadata"),
+    "png16": Format(
+        "png16", "depth_png16", "16-bit PNG for each frame, mapping in its metadata", holds=("mapping.json", "*.png")
+    ),
     "mp4": Format("colour_video", "depth.mp4", "colour-mapped video with source timing and sound"),
     "comparison": Format("comparison", "comparison.mp4", "video of RGB, per-frame depth and fused depth"),
     "mkv": Format("grey_video", "depth_gray16.mkv", "lossless 16-bit grey FFV1", {"encoding": "ffv1-grey16"}),
     "mov": Format("grey_video", "depth_gray10.mov", "lossless 10-bit grey HEVC", {"encoding": "h265-grey10"}),
-    "ply": Format("pointcloud", "points_ply", "point clouds with stated unit", {"file_type": "ply"}),
-    "points-glb": Format("pointcloud", "points_glb", "point clouds for glTF viewers", {"file_type": "glb"}),
-    "glb": Format("mesh", "mesh_glb", "coloured meshes cut at depth edges", {"file_type": "glb"}),
-    "mesh-ply": Format("mesh", "mesh_ply", "the same meshes as PLY", {"file_type": "ply"}),
+    "ply": Format("pointcloud", "points_ply", "point clouds with stated unit", {"file_type": "ply"}, ("*.ply",)),
+    "points-glb": Format("pointcloud", "points_glb", "point clouds for glTF viewers", {"file_type": "glb"}, ("*.glb",)),
+    "glb": Format("mesh", "mesh_glb", "coloured meshes cut at depth edges", {"file_type": "glb"}, ("*.glb",)),
+    "mesh-ply": Format("mesh", "mesh_ply", "the same meshes as PLY", {"file_type": "ply"}, ("*.ply",)),
     "cameras": Format(
         "cameras",
         "cameras",
         "COLMAP text and transforms.json with images and points",
         {"file_type": "ply", "layout": "fused"},
+        ("shot_*/transforms.json", "shot_*/sparse/0/*.txt", "shot_*/points.ply", "shot_*/images/*.png"),
     ),
-    "exr": Format("exr", "depth_exr", "OpenEXR for each frame, channel Z with its meaning in the header"),
+    "exr": Format(
+        "exr", "depth_exr", "OpenEXR for each frame, channel Z with its meaning in the header", holds=("*.exr",)
+    ),
     "sbs": Format("stereo", "stereo_sbs.mp4", "side-by-side 3D video", {"layout": "sbs"}),
     "anaglyph": Format("stereo", "stereo_anaglyph.mp4", "3D video for red and cyan glasses", {"layout": "anaglyph"}),
     "rrd": Format("rrd", "scene.rrd", "rerun recording: frames, depth, segments, camera and points in time"),
@@ -181,11 +200,14 @@ def attempt_formats(
 def remove_exports(folder: Path) -> list[str]:
     """Remove what any format has written to a result folder; returns the names of what was there.
 
+    Folders with other things in them stay.
+
     Raises OSError where the disk refuses.
     """
     # A grey video has its mapping beside it.
     names = [name for form in FORMATS.values() for name in (form.target, f"{form.target}.json")]
-    found = [name for name in names if (folder / name).exists() or (folder / name).is_symlink()]
+    foreign = {form.target for form in FORMATS.values() if _is_foreign_folder(folder / form.target, form)}
+    found = [name for name in names if name not in foreign and os.path.lexists(folder / name)]
     for name in found:
         remove(folder / name)
     return found
@@ -204,12 +226,48 @@ def _export_one(
     result: DepthResult, form: Format, folder: Path, existing: Existing, options: Mapping[str, Any]
 ) -> list[Path]:
     target = folder / form.target
-    if target.exists() and existing == "skip":
-        return sorted(path for path in target.rglob("*") if path.is_file()) if target.is_dir() else [target]
     if target.exists() and existing == "error":
         raise OutputError("export exists", where=target, hint="Choose to overwrite or to skip existing files")
+    _refuse_foreign(result, form, target)
+    if target.exists() and existing == "skip":
+        return sorted(path for path in target.rglob("*") if path.is_file()) if target.is_dir() else [target]
     known = {key: value for key, value in options.items() if key in form.option_names()}
-    return form.exporter()(result, target, form.options_type().of({**known, **form.fixed}))
+    files = form.exporter()(result, target, form.options_type().of({**known, **form.fixed}))
+    if folder.resolve() != result.folder.resolve():
+        _record(result, target)
+    return files
+
+
+def _refuse_foreign(result: DepthResult, form: Format, target: Path) -> None:
+    """Raise OutputError where an export would replace what this format has not made, or made of another video."""
+    if not target.exists():
+        return
+    if _is_foreign_folder(target, form):
+        hint = "Move it away, or choose another folder to write to"
+        raise OutputError("the export would replace a folder with other things in it", where=target, hint=hint)
+    records = read_json(target.parent / _RECORD)
+    made_from = records.get(target.name) if isinstance(records, dict) else None
+    here = _made_from(result)
+    if isinstance(made_from, dict) and not any(made_from.get(key) == value for key, value in here.items()):
+        hint = "Choose another folder to write to, one for each result, or remove that export"
+        what = "the export of another video lies here"
+        raise OutputError(what, where=target, expected=made_from.get("path"), got=here["path"], hint=hint)
+
+
+def _is_foreign_folder(target: Path, form: Format) -> bool:
+    return target.is_dir() and not (form.holds and holds_only(target, form.holds))
+
+
+def _record(result: DepthResult, target: Path) -> None:
+    """Remember which video an export outside of the result's own folder was made from."""
+    records = read_json(target.parent / _RECORD)
+    known = records if isinstance(records, dict) else {}
+    write_json(target.parent / _RECORD, {**known, target.name: _made_from(result)})
+
+
+def _made_from(result: DepthResult) -> dict[str, str]:
+    given = result.manifest["input"]
+    return {key: given[key] for key in ("path", "sha256") if isinstance(given.get(key), str)}
 
 
 def _reject_unknown(names: Sequence[str], options: Mapping[str, Any], also: set[str]) -> None:

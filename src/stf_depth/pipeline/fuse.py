@@ -86,6 +86,8 @@ def _drop_exports_of_other_depth(plan: VideoPlan, name: str, reporter: Reporter)
     identity = read_json(plan.folders.output / PROGRESS / "identity.json")
     if isinstance(identity, dict) and identity.get("key") == plan.keys["fusion"]:
         return
+    if not plan.folders.depth_store.exists():
+        return  # what lies here was not exported from a result of ours
     with output_errors(plan.folders.output):
         removed = remove_exports(plan.folders.output)
     if removed:
