@@ -6,6 +6,7 @@ import json
 import shutil
 import tracemalloc
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,12 @@ import zarr
 
 from stf_depth.cli.main import main
 from stf_depth.errors import ConfigError, ExportError, GeometryError, InputNotFoundError, OutputError
-from stf_depth.export import FORMATS, export_result, export_tree, remove_exports
+from stf_depth.export import FORMATS, attempt_tree, export_result, export_tree, remove_exports
 from stf_depth.export import reading as reading_module
 from stf_depth.result import DepthResult
+from stf_depth.synthetic import SyntheticClip
+from stf_depth.video.digest import content_digest
+from stf_depth.video.writer import VideoWriter
 
 
 def test_folders_are_mirrored(tiny_result: Path, tmp_path: Path) -> None:
@@ -114,6 +118,46 @@ def test_one_failure_keeps_its_kind_and_the_other_formats(make_result: Callable[
     with pytest.raises(GeometryError, match="focal length"):
         export_result(DepthResult(make_result(kind="unsolved")), "ply,npz", tmp_path)
     assert (tmp_path / "depth.npz").is_file()
+
+
+@pytest.mark.parametrize(
+    ("edit", "digested"), [("longer", True), ("longer", False), ("shorter", False), ("other", True)]
+)
+def test_a_source_that_changed_is_told_by_what_needs_it(
+    edit: str,
+    digested: bool,
+    make_result: Callable[..., Path],
+    room_clip: SyntheticClip,
+    room_video: Path,
+    tmp_path: Path,
+) -> None:
+    source = tmp_path / "clip.mp4"
+    source.write_bytes(room_video.read_bytes())
+    folder = make_result(source=source)
+    if digested:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["input"]["sha256"] = content_digest(source)
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        export_result(DepthResult(folder), "comparison", tmp_path / "before")
+    frames, order = {"longer": (14, 1), "shorter": (10, 1), "other": (12, -1)}[edit]
+    rgb = np.concatenate([room_clip.rgb, room_clip.rgb])[:frames][::order]
+    with VideoWriter(source, wh=(96, 64), frame_rate=Fraction(25)) as writer:
+        writer.write(rgb, np.arange(frames) / 25)
+    names = ["comparison", "sbs", "anaglyph", "rrd", *(["ply", "glb"] if digested else [])]
+    done = dict(attempt_tree(folder, [*names, "npz"], tmp_path / "out"))[folder]
+    assert set(done.files) == {"npz"}
+    assert set(done.failures) == set(names)
+    assert all("the source changed since the run" in str(error) for error in done.failures.values())
+
+
+def test_a_defect_of_one_format_does_not_stop_the_others(
+    tiny_result: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("stf_depth.export.npy.frame_names", lambda _: [])
+    done = dict(attempt_tree(tiny_result, ["npy", "npz"], tmp_path))[tiny_result]
+    assert set(done.files) == {"npz"}
+    assert "unexpected" in str(done.failures["npy"])
+    assert "Traceback" in caplog.text
 
 
 def test_a_bad_option_stops_at_once(tiny_result: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ __all__ = [
     "parse_formats",
     "remove_exports",
 ]
+
+log = logging.getLogger(__name__)
 
 # What places depth in space before it can be metric.
 _PLACING = {"fov_degrees", "far_over_near"}
@@ -194,6 +197,10 @@ def attempt_formats(
             raise
         except StfDepthError as error:
             done.failures[name] = error
+        except Exception as error:  # a defect: the other formats are done all the same
+            log.error("%s of %s", name, result.folder, exc_info=error)
+            what = f"unexpected {type(error).__name__}: {error}"
+            done.failures[name] = OutputError(what, where=result.folder, hint="Please report it with the lines above")
     return done
 
 

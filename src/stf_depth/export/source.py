@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from stf_depth.export.stages import (
 from stf_depth.fusion.inputs import StructureMaps
 from stf_depth.result import DepthResult
 from stf_depth.types import Ambiguity, Frames, Representation, SegmentInfo, Uint8Array
+from stf_depth.video.digest import content_digest
+from stf_depth.video.sequence import DEFAULT_SEQUENCE_RATE, sequence_images
 
 __all__ = [
     "SegmentFrames",
@@ -51,7 +54,7 @@ class StageDepth:
 def rgb_frames(result: DepthResult, *, wh: tuple[int, int] | None = None) -> Iterator[tuple[int, Uint8Array]]:
     """Yield (index, (H, W, 3) uint8) of every frame of the result, at the size of its depth or at ``wh``.
 
-    Raises InputNotFoundError when the source is gone, OutputError when it no longer has those frames.
+    Raises InputNotFoundError when the source is gone, OutputError when it is no longer what the result was made from.
     """
     from stf_depth.video.reader import open_video
 
@@ -67,10 +70,12 @@ def rgb_frames(result: DepthResult, *, wh: tuple[int, int] | None = None) -> Ite
         allow_gaps=video.allow_gaps,
     ) as reader:
         for batch in reader.batches(1):
+            if count == len(result):
+                raise _changed(result, f"{count} frames", "more")
             yield count, _resized(batch.rgb[0], size)
             count += 1
     if count != len(result):
-        raise OutputError("the source changed since the run", where=result.source, expected=len(result), got=count)
+        raise _changed(result, f"{len(result)} frames", count)
 
 
 def frame_names(result: DepthResult) -> list[str]:
@@ -80,18 +85,16 @@ def frame_names(result: DepthResult) -> list[str]:
     """
     if not result.source.is_dir():
         return [f"{index:06d}" for index in range(len(result))]
-    from stf_depth.video.sequence import DEFAULT_SEQUENCE_RATE, sequence_images
-
     images = sequence_images(result.source)
     positions = np.rint(np.asarray(result.pts_seconds) * float(DEFAULT_SEQUENCE_RATE)).astype(int)
     if len(positions) and positions.max() >= len(images):
-        raise OutputError("the source changed since the run", where=result.source, got=f"{len(images)} images")
+        raise _changed(result, got=f"{len(images)} images")
     stems, full = [images[i].stem for i in positions], [images[i].name for i in positions]
     return stems if len(set(stems)) == len(stems) else full
 
 
 def audio_source(result: DepthResult) -> Path | None:
-    """The source where it is a video file, None for an image sequence; raises InputNotFoundError when it is gone."""
+    """The source where it is a video file, None for an image sequence; raises as ``rgb_frames`` does."""
     source = _existing_source(result)
     return source if source.is_file() else None
 
@@ -109,7 +112,28 @@ def _existing_source(result: DepthResult) -> Path:
     if not result.source.exists():
         hint = "Put the source back, or choose a format that needs depth alone"
         raise InputNotFoundError("the source of this result is gone", where=result.source, hint=hint)
+    digest = result.manifest["input"].get("sha256")  # older causal results have none
+    if digest is not None and digest != _digest(result.source, _state(result.source)):
+        raise _changed(result)
     return result.source
+
+
+def _changed(result: DepthResult, expected: object = None, got: object = None) -> OutputError:
+    hint = "Run it again, put the old source back, or choose a format that needs depth alone"
+    what = "the source changed since the run"
+    return OutputError(what, where=result.source, expected=expected, got=got, hint=hint)
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, state: object) -> str:  # noqa: ARG001
+    """Digest of a source, read once for each of its states."""
+    return content_digest(path)
+
+
+def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of change of a file, or of the images of a sequence."""
+    files = sequence_images(path) if path.is_dir() else [path]
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
 
 
 def _resized(rgb: Uint8Array, wh: tuple[int, int]) -> Uint8Array:
