@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from stf_depth.cli.main import main
 from stf_depth.cli.original import main as original_main
+from stf_depth.cli.reporters import RichReporter
 
 QUICK = ["--preset", "offline", "--set", "geometry.enabled=false", "--set", "video.working_long_side_px=96"]
 
@@ -197,6 +200,48 @@ def test_cache_clear_frees_the_stages(
     assert not (tmp_path / "w" / "room" / "cache").exists()
     assert (tmp_path / "o" / "room" / "depth.zarr").is_dir()
     assert "1 video(s) cleared" in capsys.readouterr().out
+
+
+def test_cache_clear_takes_nothing_else(depth_npz: Path, room_video: Path, tmp_path: Path) -> None:
+    run([room_video], tmp_path, depth_npz, "--no-visualize", "--quiet")
+    mine = [
+        tmp_path / "w" / name / "mine.txt"
+        for name in ("room/cache", "room/cache/notes", "room/windows/2024", "project/cache", "project/windows/20240101")
+    ]
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    assert main(["cache", "clear", "--working-dir", str(tmp_path / "w")]) == 0
+    assert [path.read_text() for path in mine] == ["mine"] * 5
+    assert sorted(path.name for path in (tmp_path / "w" / "room" / "cache").iterdir()) == ["mine.txt", "notes"]
+
+
+def test_cache_says_that_there_is_no_such_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cache", "clear", "--working-dir", str(tmp_path), "--video", "typo"]) == 1
+    assert "no video of this name" in capsys.readouterr().err
+
+
+def test_names_that_look_like_markup(
+    room_video: Path,
+    depth_npz: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    out = tmp_path / "o2[" / "b]"
+    (tmp_path / "[dQw4w9WgXcQ].mp4").symlink_to(room_video)
+    assert run([tmp_path / "[dQw4w9WgXcQ].mp4"], out, depth_npz, "--no-visualize") == 0
+    told = capsys.readouterr().out
+    assert "[dQw4w9WgXcQ]" in told and str(out / "o") in told
+    assert main(["cache", "list", "--working-dir", str(out / "w")]) == 0
+    told = "".join(capsys.readouterr().out.split())
+    assert "[dQw4w9WgXcQ]" in told and str(out / "w") in told
+    console = Console(file=StringIO(), width=100, force_terminal=True)
+    with RichReporter(console) as reporter:
+        reporter.stage("[/b]", "[x]", 3)
+        reporter.message("[/b]", ":smile:")
+    assert "[/b]: :smile:" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_module_entry_point() -> None:

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from stf_depth.cache.files import output_errors, remove_partials
 from stf_depth.errors import LockedError
 
-__all__ = ["folder_lock"]
+__all__ = ["LOCK", "folder_lock"]
 
 LOCK = ".lock"
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from stf_depth.errors import StfDepthError, UsageError
 
-__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_USAGE", "guarded"]
+__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_USAGE", "guarded", "table_of"]
 
 # Typer carries its own copy of click in newer releases: the base of its usage errors is found through a public one.
 _CLICK_ERROR: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -40,3 +42,13 @@ def guarded(command: typer.Typer, arguments: Sequence[str] | None) -> int:
     if code == EXIT_INTERRUPTED:
         sys.stderr.write("interrupted: run the same command again to resume\n")
     return code if isinstance(code, int) else 0
+
+
+def table_of(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, header: bool = True) -> Table:
+    """A table that folds what is too wide and shows every text as it is: names may look like markup."""
+    table = Table(title=Text(title, style="table.title"), show_header=header)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table

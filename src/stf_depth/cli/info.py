@@ -7,11 +7,15 @@ import platform
 import shutil
 from importlib import metadata, util
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+
+from stf_depth.cli.common import table_of
+
+if TYPE_CHECKING:
+    from stf_depth.pipeline.plan import VideoFolders
 
 __all__ = ["cache", "doctor", "models"]
 
@@ -33,16 +37,15 @@ def models(
     if as_json:
         typer.echo(json.dumps([_model_values(row) for row in rows], indent=1))
         return
-    table = Table(title="backends")
-    for column in ("task", "name", "output", "size MB", "licence of the weights", "commercial", "here"):
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        values = _model_values(row)
-        commercial = {True: "yes", False: "no", None: "unknown"}[values["commercial"]]
-        here = "cached" if row.cached else "to download" if row.installed else "package missing"
-        size = "" if row.size_mb is None else f"{row.size_mb:.0f}"
-        table.add_row(row.task, row.name, row.units, size, row.licence.name, commercial, here)
-    Console().print(table)
+    columns = ("task", "name", "output", "size MB", "licence of the weights", "commercial", "here")
+    Console().print(table_of("backends", columns, [_model_cells(row) for row in rows]))
+
+
+def _model_cells(row: Any) -> list[str]:
+    commercial = {True: "yes", False: "no", None: "unknown"}[row.licence.commercial]
+    here = "cached" if row.cached else "to download" if row.installed else "package missing"
+    size = "" if row.size_mb is None else f"{row.size_mb:.0f}"
+    return [row.task, row.name, row.units, size, row.licence.name, commercial, here]
 
 
 def _model_values(row: Any) -> dict[str, Any]:
@@ -65,31 +68,33 @@ def cache(
     video: Annotated[str | None, typer.Option(help="Only this video.")] = None,
 ) -> None:
     """Show or clear the cached stages of processed videos; results are never touched."""
-    from stf_depth.cache.files import remove_tree
     from stf_depth.errors import ConfigError, InputNotFoundError
-    from stf_depth.pipeline.plan import VideoFolders
     from stf_depth.pipeline.windows import locked
 
     if action not in ("list", "clear"):
         raise ConfigError("unknown cache action", expected="list or clear", got=action)
     if not working_dir.is_dir():
         raise InputNotFoundError("no working folder", where=working_dir, hint="Give the --working-dir of the run")
-    folders = [
-        path for path in sorted(working_dir.iterdir()) if (path / "cache").is_dir() and video in (None, path.name)
-    ]
-    table = Table(title=str(working_dir))
-    for column in ("video", "stage", "MB"):
-        table.add_column(column)
-    for folder in folders:
-        for stage in sorted((folder / "cache").iterdir()):
-            table.add_row(folder.name, stage.name, f"{_size_mb(stage):.1f}")
-        if action == "clear":
-            whole = VideoFolders(folder, folder)
-            with locked(whole):
-                remove_tree(whole.cache)
-                remove_tree(whole.windows)
-    Console().print(table)
-    typer.echo(f"{len(folders)} video(s) {'cleared' if action == 'clear' else 'cached'}")
+    if video is not None and not (working_dir / video).is_dir():
+        raise InputNotFoundError(
+            "no video of this name", where=working_dir, got=video, hint="See: stf-depth cache list"
+        )
+    found = _cached(working_dir, video)
+    rows = [(one.working.name, stage.name, f"{_size_mb(stage):.1f}") for one in found for stage in one.stages()]
+    if action == "clear":
+        for one in found:
+            with locked(one):
+                one.clear_cache()
+    Console().print(table_of(str(working_dir), ("video", "stage", "MB"), rows))
+    typer.echo(f"{len(found)} video(s) {'cleared' if action == 'clear' else 'cached'}")
+
+
+def _cached(working_dir: Path, video: str | None) -> list[VideoFolders]:
+    """The videos that have something cached."""
+    from stf_depth.pipeline.plan import VideoFolders
+
+    found = [VideoFolders(path, path) for path in sorted(working_dir.iterdir()) if video in (None, path.name)]
+    return [one for one in found if one.stages() or one.window_folders()]
 
 
 def _size_mb(path: Path) -> float:
@@ -108,10 +113,7 @@ def doctor(
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
         return
-    table = Table(title="stf-depth doctor", show_header=False)
-    for name, value in facts.items():
-        table.add_row(name, str(value))
-    Console().print(table)
+    Console().print(table_of("stf-depth doctor", ("fact", "value"), facts.items(), header=False))
 
 
 def _machine() -> dict[str, str]:

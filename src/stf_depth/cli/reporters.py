@@ -31,7 +31,8 @@ class RichReporter:
         self._console = console
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("[bold]{task.fields[video]}[/bold] {task.description}"),
+            TextColumn("{task.fields[video]}", style="bold", markup=False),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
@@ -57,7 +58,7 @@ class RichReporter:
             self._progress.advance(self._task, frames)
 
     def message(self, video: str, text: str) -> None:
-        self._console.print(f"{video}: {text}", style="yellow", markup=False, highlight=False)
+        self._console.print(f"{video}: {text}", style="yellow", markup=False, emoji=False, highlight=False)
 
 
 class PlainReporter:

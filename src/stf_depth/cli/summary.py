@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
+from stf_depth.cli.common import table_of
 from stf_depth.config import RunConfig
 from stf_depth.pipeline.progress import Reporter
 
@@ -63,12 +63,9 @@ def summary_values(result: JobResult) -> dict[str, Any]:
 
 def print_summary(results: Sequence[JobResult], config: RunConfig, console: Console) -> None:
     """The table that ends a run."""
-    table = Table(title=f"preset {config.preset}, depth {config.depth}")
-    for column in ("video", "status", "frames", "shots", "frames/s", "flicker % before -> after", "output"):
-        table.add_column(column, overflow="fold")
-    for result in results:
-        table.add_row(*_row(summary_values(result)))
-    console.print(table)
+    columns = ("video", "status", "frames", "shots", "frames/s", "flicker % before -> after", "output")
+    rows = [_row(summary_values(result)) for result in results]
+    console.print(table_of(f"preset {config.preset}, depth {config.depth}", columns, rows))
 
 
 def _row(values: dict[str, Any]) -> list[str]:

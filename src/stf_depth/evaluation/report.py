@@ -94,20 +94,22 @@ def terminal_table(title: str, heads: Sequence[str], rows: Sequence[Row], notes:
     """The same as text with box lines, and notes and reasons below."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     metrics = _shown(rows)
-    table = Table(title=title, title_justify="left")
+    # Texts as they are: names may look like markup.
+    table = Table(title=Text(title, style="table.title"), title_justify="left")
     for head in heads:
-        table.add_column(head)
+        table.add_column(Text(head))
     for heading in _headings(metrics):
         table.add_column(heading, justify="right")
     for cells, measures in rows:
-        table.add_row(*cells, *(COLUMNS[name].text(measures.get(name)) for name in metrics))
+        table.add_row(*map(Text, [*cells, *(COLUMNS[name].text(measures.get(name)) for name in metrics)]))
     buffer = StringIO()
     console = Console(file=buffer, width=160, color_system=None)
     console.print(table)
     for note in [*notes, *_reasons(rows)]:
-        console.print(note, markup=False, highlight=False)
+        console.print(note, markup=False, emoji=False, highlight=False)
     return buffer.getvalue().rstrip("\n")
 
 

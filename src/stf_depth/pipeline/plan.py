@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stf_depth.cache.files import remove_tree, write_json
+from stf_depth.cache.files import output_errors, remove_tree, write_json
 from stf_depth.cache.keys import stage_key
+from stf_depth.cache.lock import LOCK
 from stf_depth.cache.store import StageStore
 from stf_depth.config import RunConfig
 from stf_depth.errors import ConfigError
@@ -36,9 +38,16 @@ _VERSIONS = {
 }
 
 
+_STAGE = re.compile(rf"({'|'.join(_VERSIONS)})-[0-9a-f]{{16}}(\.json)?")
+_WINDOW = "[0-9]" * 8
+
+
 @dataclass(frozen=True)
 class VideoFolders:
-    """Where one video's cache, images and results lie."""
+    """Where one video's cache, images and results lie.
+
+    The folders may be shared with others: only what a run has written is a stage or a window, and is cleared.
+    """
 
     working: Path
     output: Path
@@ -52,6 +61,33 @@ class VideoFolders:
     def windows(self) -> Path:
         """Parts of the video that are worked on apart, one folder for each; gone once they are brought together."""
         return self.working / "windows"
+
+    def stages(self) -> list[Path]:
+        """What runs have cached: the folder of each stage and key, and files of facts."""
+        return sorted(path for path in self.cache.iterdir() if _is_stage(path)) if self.cache.is_dir() else []
+
+    def window_folders(self) -> list[Path]:
+        """The parts that there are, in order."""
+        return sorted(path for path in self.windows.glob(_WINDOW) if path.is_dir())
+
+    def clear_windows(self) -> None:
+        """Remove the parts. Raises OutputError."""
+        for folder in self.window_folders():
+            VideoFolders(folder, folder).clear_cache()
+            with output_errors(folder):
+                if {path.name for path in folder.iterdir()} <= {LOCK}:
+                    remove_tree(folder)
+        _remove_empty(self.windows)
+
+    def clear_cache(self) -> None:
+        """Remove the stages and the parts. Raises OutputError."""
+        for stage in self.stages():
+            if stage.is_dir():
+                remove_tree(stage)
+            else:
+                stage.unlink()
+        _remove_empty(self.cache)
+        self.clear_windows()
 
     @property
     def depth_store(self) -> Path:
@@ -77,6 +113,19 @@ class VideoFolders:
     def images_record(self) -> Path:
         """What the images were made from, and their sizes; where it lies, the folders of images are a run's own."""
         return self.working / "images.json"
+
+
+def _is_stage(path: Path) -> bool:
+    name = _STAGE.fullmatch(path.name)
+    if name is None or name[1] in ("shots", "camera"):  # these have no identity
+        return name is not None
+    return (path / "identity.json").is_file()
+
+
+def _remove_empty(folder: Path) -> None:
+    with output_errors(folder):
+        if folder.is_dir() and not any(folder.iterdir()):
+            remove_tree(folder)
 
 
 @dataclass(frozen=True)
@@ -185,8 +234,7 @@ class VideoPlan:
 
     def discard(self) -> None:
         """Forget everything that is cached for this video."""
-        remove_tree(self.folders.cache)
-        remove_tree(self.folders.windows)
+        self.folders.clear_cache()
         remove_tree(self.folders.output / PROGRESS)
         for file in (self.folders.manifest, self.folders.inference_pickle, self.folders.inference_record):
             file.unlink(missing_ok=True)

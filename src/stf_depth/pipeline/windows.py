@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from stf_depth.cache.files import remove_tree
 from stf_depth.cache.lock import folder_lock
 from stf_depth.pipeline.plan import VideoFolders, VideoPlan
 from stf_depth.pipeline.progress import Reporter
@@ -66,7 +64,7 @@ def locked(folders: VideoFolders) -> Iterator[None]:
     """Hold a video: its working folder, its output and its windows. Raises LockedError as ``folder_lock`` does."""
     with ExitStack() as stack:
         # Windows first: the lock of the working folder clears unfinished files at any depth.
-        for window in _window_folders(folders):
+        for window in folders.window_folders():
             stack.enter_context(folder_lock(window))
         stack.enter_context(folder_lock(folders.working))
         if folders.output.resolve() != folders.working.resolve():
@@ -74,13 +72,9 @@ def locked(folders: VideoFolders) -> Iterator[None]:
         yield
 
 
-def _window_folders(folders: VideoFolders) -> list[Path]:
-    return sorted(path for path in folders.windows.glob("[0-9]*") if path.is_dir())
-
-
 def gather_windows(plan: VideoPlan, name: str, reporter: Reporter) -> None:
     """Take over what windows have filled, and remove them. The caller holds the video, see ``locked``."""
-    windows = _window_folders(plan.folders)
+    windows = plan.folders.window_folders()
     for folder in windows:
         part = replace(plan, folders=replace(plan.folders, working=folder))
         for stage in plan.keys:
@@ -89,4 +83,4 @@ def gather_windows(plan: VideoPlan, name: str, reporter: Reporter) -> None:
     if windows:
         # Shared storage is sent the chunks at this moment: it has them in their place before they go from the windows.
         reporter.stage(name, "gathering", None)
-        remove_tree(plan.folders.windows)
+        plan.folders.clear_windows()
