@@ -71,14 +71,18 @@ def jobs_for(
     output_dir: str | PathLike[str],
     working_dir: str | PathLike[str],
     delivery: Delivery,
+    *,
+    failures: list[InputError] | None = None,
 ) -> list[Job]:
-    """One job for each video or sequence under ``inputs``.
+    """One job for each video or sequence under ``inputs``; what lies in the folders of the run is none.
 
     output_dir, working_dir: a path, or a URL of shared storage (``s3://bucket/results``), which is worked on as a local
-    copy. Raises InputNotFoundError for a path that is not there or a folder without videos, ConfigError for a bad URL.
+    copy. failures: takes the errors of single inputs, which then do not stop the others.
+
+    Raises InputNotFoundError for a path that is not there or a folder without videos, ConfigError for a bad URL.
     """
-    items = discover(inputs)
     (working, shared_working), (output, shared_output) = _place(working_dir), _place(output_dir)
+    items = discover(inputs, skipped=[working, output], failures=failures)
     shared = [mirror for mirror in (shared_working, shared_output) if mirror is not None]
     return [
         Job(

@@ -59,9 +59,10 @@ def test_one_bad_input_does_not_stop_the_others(
     (folder / "good.mp4").write_bytes(room_video.read_bytes())
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "text.mp4").write_text("this is not a video")
-    assert run([folder], tmp_path, depth_npz, "--no-visualize") == 1
+    assert run([tmp_path / "absent.mp4", folder], tmp_path, depth_npz, "--no-visualize") == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert len(errors) == 2
+    assert len(errors) == 3
+    assert any("absent.mp4" in line for line in errors)
     assert any("empty.mp4" in line for line in errors)
     assert any("text.mp4" in line for line in errors)
     assert (tmp_path / "o" / "good" / "manifest.json").is_file()

@@ -342,7 +342,8 @@ def test_sources_of_the_same_name_get_results_of_their_own(
     sources.append(tmp_path / "...mp4")
     sources[-1].write_bytes(room_video.read_bytes())
     arguments = ["--mode", "causal", "--depth", f"precomputed:{maps}", "--device", "cpu", "--max-frames", "1"]
-    assert main(["run", *map(str, sources), *arguments, "--output-dir", str(tmp_path / "o")]) == 0
+    again = [tmp_path / "x" / ".." / "x" / "clip.mp4", tmp_path / "absent.mp4"]
+    assert main(["run", *map(str, [*sources, *again]), *arguments, "--output-dir", str(tmp_path / "o")]) == 1
     made = sorted(path.parent.name for path in tmp_path.rglob("manifest.json"))
     assert made == ["clip", "clip_mp4", "video", "x_room", "y_room"]
     assert {path.parent.parent for path in tmp_path.rglob("manifest.json")} == {tmp_path / "o"}
@@ -354,7 +355,7 @@ def test_streams_of_the_same_name_get_results_of_their_own(tmp_path: Path, room_
     named_like_a_camera = tmp_path / "camera_0.mp4"
     named_like_a_camera.write_bytes(room_video.read_bytes())
     streams = ["0", "rtsp://host/live?channel=1", "rtsp://host/live?channel=2", "0"]
-    assert _sources([*streams, named_like_a_camera]) == [
+    assert _sources([*streams, named_like_a_camera], tmp_path) == [
         ("0", "camera_0"),
         ("rtsp://host/live?channel=1", "rtsp___host_live"),
         ("rtsp://host/live?channel=2", "rtsp___host_live_2"),

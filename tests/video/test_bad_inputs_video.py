@@ -14,6 +14,7 @@ from PIL import Image
 from stf_depth.errors import InputError, InputNotFoundError, SequenceError, UnreadableVideoError
 from stf_depth.video import VideoReader, open_video
 from stf_depth.video import container as container_module
+from stf_depth.video.discover import discover
 
 WH = (96, 64)
 
@@ -73,6 +74,15 @@ def test_single_image_is_not_a_video(tmp_path: Path) -> None:
     assert_refused(tmp_path / "image.png", UnreadableVideoError, "cannot read the video")
 
 
+def test_animated_webp_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "moving.webp"
+    images = [Image.new("RGB", (32, 24), (shade, 0, 0)) for shade in (0, 100, 200)]
+    images[0].save(path, save_all=True, append_images=images[1:])
+    for place in (path, tmp_path):
+        with pytest.raises(InputError, match=r"magick moving\.webp"):
+            open_video(place)
+
+
 def test_unreadable_special_file(tmp_path: Path) -> None:
     import os
 
@@ -98,6 +108,25 @@ def test_wrong_extension_is_read_by_content(tmp_path: Path) -> None:
     path = encode(tmp_path / "clip.mkv", noise_frames(4), "ffv1")
     renamed = path.rename(tmp_path / "clip.mp4")
     assert len(read(renamed)[0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("suffix", "written_as", "codec"),
+    [
+        (".h264", ".h264", "libx264"),
+        (".h265", ".hevc", "libx265"),
+        (".hevc", ".hevc", "libx265"),
+        (".m2v", ".m2v", "mpeg2video"),
+        (".3g2", ".3g2", "mpeg4"),
+        (".qt", ".mov", "libx264"),
+    ],
+)
+def test_rare_suffixes_are_found_and_read(suffix: str, written_as: str, codec: str, tmp_path: Path) -> None:
+    quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+    encode(tmp_path / f"a{written_as}", noise_frames(3), codec, **quiet).rename(tmp_path / f"clip{suffix}")
+    (item,) = discover([tmp_path])
+    assert item.path.name == f"clip{suffix}"
+    assert len(read(item.path)[0]) == 3
 
 
 def test_audio_only(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stf_depth.errors import InputNotFoundError, ShapeError
+from stf_depth.errors import InputError, InputNotFoundError, ShapeError
 from stf_depth.ordering import natural_key
 from stf_depth.video.digest import content_digest
 from stf_depth.video.discover import InputItem, discover, safe_name
@@ -82,6 +82,34 @@ def test_symlinks_are_followed_once(tmp_path: Path) -> None:
     assert [item.name for item in discover([tmp_path / "in"])] == ["clip", "link"]
     with pytest.raises(InputNotFoundError):
         discover([tmp_path / "in" / "dangling.mp4"])
+
+
+def test_the_folders_of_a_run_are_no_inputs(tmp_path: Path) -> None:
+    for name in ("clip.mp4", "o/clip/new.mp4", "w/clip/frames/0.jpg", "old/clip/cache/x", "old/clip/frames/0.jpg"):
+        touch(tmp_path / name)
+    touch(tmp_path / "old" / "clip" / "images.json")
+    places = [tmp_path / "o", tmp_path / "w"]
+    assert [item.name for item in discover([tmp_path], skipped=places)] == ["clip"]
+    # Named outright, or above what is named, they are.
+    assert [item.name for item in discover([tmp_path / "o"], skipped=places)] == ["new"]
+    assert [item.name for item in discover([tmp_path / "o" / "clip"], skipped=[tmp_path / "o"])] == ["new"]
+
+
+def test_what_is_named_in_several_ways_is_one_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = touch(tmp_path / "in" / "clip.mp4")
+    touch(tmp_path / "in" / "kitchen" / "color" / "0.jpg")
+    monkeypatch.chdir(tmp_path)
+    named = [Path("in/clip.mp4"), clip, Path("in/../in/clip.mp4"), Path("in"), Path("in/kitchen/color")]
+    assert [item.path for item in discover(named)] == [Path("in/clip.mp4"), Path("in/kitchen/color")]
+
+
+def test_one_bad_path_does_not_stop_the_others(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    failures: list[InputError] = []
+    paths = [tmp_path / "nothing.mp4", tmp_path / "empty", touch(tmp_path / "clip.mp4")]
+    assert [item.name for item in discover(paths, failures=failures)] == ["clip"]
+    assert [error.where for error in failures] == paths[:2]
+    assert ".jpg" in str(failures[1]) and ".mp4" in str(failures[1])
 
 
 def test_nothing_found_is_said(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from stf_depth.cli.common import EXIT_FAILED
 from stf_depth.cli.reporters import JsonReporter, make_reporter
 from stf_depth.cli.summary import flaw_words, flaws_of
-from stf_depth.errors import ConfigError, StfDepthError, UsageError
+from stf_depth.errors import ConfigError, InputError, StfDepthError, UsageError
 from stf_depth.pipeline.progress import Reporter
 
 __all__ = ["execute_causal", "unused_options"]
@@ -55,36 +55,49 @@ def execute_causal(
 
     config = configure(preset, options, **overrides)
     formats = tuple(parse_formats(delivery["exports"]))
-    failures = 0
+    missing: list[InputError] = []
+    sources = _sources(inputs, output_dir, missing)
+    for error in missing:
+        typer.echo(f"error: {error}", err=True)
+    failures = len(missing)
     with make_reporter(quiet=quiet, log_json=log_json, console=Console(stderr=log_json)) as reporter:
         if config.semantic != "none" or config.panoptic != "none":
             reporter.message("causal", "semantic and panoptic segments are not used in this mode")
         for option in unused:
             reporter.message("causal", f"{option} is not used in this mode: nothing is cached")
-        for source, name in _sources(inputs):
+        for source, name in sources:
             try:
                 _run_one(source, name, config, output_dir, formats, reporter)
             except UsageError:
                 raise
-            except StfDepthError as error:
+            except StfDepthError as failure:
                 failures += 1
-                typer.echo(f"error: {error}", err=True)
+                typer.echo(f"error: {failure}", err=True)
     return EXIT_FAILED if failures else 0
 
 
-def _sources(inputs: Sequence[str | Path]) -> list[tuple[str, str]]:
-    """Cameras and URLs as they are, videos and the videos of folders as paths; each with the name of its result."""
+def _sources(
+    inputs: Sequence[str | Path], output_dir: Path, missing: list[InputError] | None = None
+) -> list[tuple[str, str]]:
+    """Cameras and URLs as they are, videos and the videos of folders as paths; each with the name of its result.
+
+    missing: takes the errors of single inputs, which then do not stop the others.
+    """
     from stf_depth.live import result_name
     from stf_depth.video.discover import discover, unique_name
     from stf_depth.video.live import is_live_source
 
     taken: set[str] = set()
-    sources = []
+    seen: set[Path] = set()
+    sources: list[tuple[str, str]] = []
     for source in dict.fromkeys(map(str, inputs)):
         if is_live_source(source):
             sources.append((source, unique_name(result_name(source), None, taken)))
         else:
-            sources += [(str(item.path), item.name) for item in discover([Path(source)], taken=taken)]
+            items = discover([Path(source)], taken=taken, skipped=[output_dir], failures=missing)
+            new = {item.path.parent.resolve() / item.path.name: (str(item.path), item.name) for item in items}
+            sources += [one for place, one in new.items() if place not in seen]
+            seen |= new.keys()
     return sources
 
 

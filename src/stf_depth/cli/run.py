@@ -14,10 +14,11 @@ from stf_depth.cache.remote import is_remote, mirror_of
 from stf_depth.cli.causal import execute_causal, unused_options
 from stf_depth.cli.common import EXIT_FAILED
 from stf_depth.cli.reporters import JsonReporter, make_reporter
-from stf_depth.cli.summary import announce, print_summary, summary_values
-from stf_depth.errors import ConfigError
+from stf_depth.cli.summary import announce, missing_values, print_summary, summary_values
+from stf_depth.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
+    from stf_depth.executors.base import JobResult
     from stf_depth.pipeline.progress import Reporter
 
 __all__ = ["assignments", "execute", "parse_size", "run"]
@@ -206,19 +207,22 @@ def execute(
     config = configure(preset, options, **overrides)
     runner = make_executor(executor, ray_address)
     wanted = Delivery(**{**delivery, "exports": tuple(parse_formats(delivery["exports"]))})
-    jobs = jobs_for([Path(path) for path in inputs], output_dir, working_dir, wanted)
+    missing: list[InputError] = []
+    jobs = jobs_for([Path(path) for path in inputs], output_dir, working_dir, wanted, failures=missing)
+    results: list[JobResult] = []
     console = Console(stderr=log_json)
     with make_reporter(quiet=quiet, log_json=log_json, console=console) as reporter:
-        announce(config, jobs, reporter)
-        results = process_many(jobs, config, executor=runner, reporter=reporter)
+        if jobs:
+            announce(config, jobs, reporter)
+            results = process_many(jobs, config, executor=runner, reporter=reporter)
         if any(result.outcome for result in results):
             _write_index(output_dir, reporter)
     if isinstance(reporter, JsonReporter):
-        for result in results:
-            reporter.event("result", **summary_values(result))
-    elif not quiet:
+        for values in [*map(missing_values, missing), *map(summary_values, results)]:
+            reporter.event("result", **values)
+    elif results and not quiet:
         print_summary(results, config, console)
-    for result in results:
-        if result.error is not None:
-            typer.echo(f"error: {result.error}", err=True)
-    return EXIT_FAILED if any(result.error for result in results) else 0
+    errors = [*missing, *(result.error for result in results if result.error is not None)]
+    for error in errors:
+        typer.echo(f"error: {error}", err=True)
+    return EXIT_FAILED if errors else 0

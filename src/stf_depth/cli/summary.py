@@ -9,12 +9,13 @@ from rich.console import Console
 
 from stf_depth.cli.common import table_of
 from stf_depth.config import RunConfig
+from stf_depth.errors import InputError
 from stf_depth.pipeline.progress import Reporter
 
 if TYPE_CHECKING:
     from stf_depth.executors.base import Job, JobResult
 
-__all__ = ["announce", "flaw_words", "flaws_of", "print_summary", "summary_values"]
+__all__ = ["announce", "flaw_words", "flaws_of", "missing_values", "print_summary", "summary_values"]
 
 # Rough seconds a frame on two CPU cores: what fusion and camera took on a busy machine, and networks by their size.
 _SECONDS_PER_FRAME_PER_MB_CPU = 0.003
@@ -37,6 +38,11 @@ def announce(config: RunConfig, jobs: Sequence[Job], reporter: Reporter) -> None
         seconds += (info.size_mb or 0) * _SECONDS_PER_FRAME_PER_MB_CPU
     reporter.message(f"{len(jobs)} video(s)", "; ".join(parts))
     reporter.message("estimate", f"about {seconds:.1f} s a frame on two CPU cores, less on a GPU or from the cache")
+
+
+def missing_values(error: InputError) -> dict[str, Any]:
+    """The row of an input at which there is nothing to process."""
+    return {"video": str(error.where), "status": "failed", "error": str(error)}
 
 
 def summary_values(result: JobResult) -> dict[str, Any]:

@@ -198,7 +198,10 @@ def open_container(path: Path) -> Any:
         return av.open(f"file:{path}", container_options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UnreadableVideoError("cannot read the video", where=path, got=reason) from error
+        # No decoder here reads what moves in it.
+        is_webp = path.suffix.lower() == ".webp"
+        hint = f"Split it into a folder of images, for example: magick {path.name} frame_%06d.png" if is_webp else None
+        raise UnreadableVideoError("cannot read the video", where=path, got=reason, hint=hint) from error
 
 
 def _video_stream(container: Any, path: Path) -> Any:

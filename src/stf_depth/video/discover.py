@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -13,14 +13,14 @@ from typing import Literal
 
 from stf_depth.errors import InputError, InputNotFoundError
 from stf_depth.ordering import natural_key
-from stf_depth.video.sequence import sequence_images
+from stf_depth.video.sequence import IMAGE_SUFFIXES, sequence_images
 
 __all__ = ["INDEX_PAGE", "VIDEO_SUFFIXES", "InputItem", "discover", "safe_name", "unique_name"]
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".asf",
-    ".flv", ".ogv", ".3gp", ".mxf", ".vob", ".apng",
+    ".flv", ".ogv", ".3gp", ".3g2", ".qt", ".mxf", ".vob", ".apng", ".m2v", ".h264", ".h265", ".hevc",
 })
 # fmt: on
 COLOR_FOLDER = "color"  # where an RGB-D sequence folder keeps its images
@@ -40,22 +40,38 @@ class InputItem:
     kind: Literal["video", "sequence"]
 
 
-def discover(paths: Iterable[Path], *, taken: set[str] | None = None) -> list[InputItem]:
+def discover(
+    paths: Iterable[Path],
+    *,
+    taken: set[str] | None = None,
+    skipped: Iterable[Path] = (),
+    failures: list[InputError] | None = None,
+) -> list[InputItem]:
     """Videos and image sequences at ``paths``, in the order given and in natural order within folders.
 
     A path is a video file, an image-sequence folder, an RGB-D sequence folder with a ``color`` folder inside, or a
-    folder of these, searched to any depth. Hidden entries and folders of finished results are passed over; symlinks
-    are followed once. taken: what ``unique_name`` keeps, where items have to be told from others.
+    folder of these, searched to any depth. Hidden entries, folders of finished results and working folders are passed
+    over; symlinks are followed once, and what is named in several ways is one input. taken: what ``unique_name``
+    keeps, where items have to be told from others. skipped: folders to pass over below those named. failures: takes
+    the errors of single paths, which then do not stop the others.
 
     Raises InputNotFoundError where nothing lies at a path or a folder holds no video, InputError for a folder that
     cannot be listed.
     """
-    found: list[Found] = []
     seen: set[Path] = set()
+    passed_over = {path.resolve() for path in skipped}
+    once: dict[Path, Found] = {}
     for path in dict.fromkeys(paths):
         if path.is_dir() and path.resolve() in seen:
             continue
-        found += _found(path, seen)
+        try:
+            for one in _found(path, seen, passed_over - {path.resolve()}):
+                once.setdefault(_real(one[0]), one)
+        except InputError as error:
+            if failures is None:
+                raise
+            failures.append(error)
+    found = list(once.values())
     # Named in the order of their paths, so that the order in which they were given does not swap two names.
     taken = set() if taken is None else taken
     taken.add(INDEX_PAGE)
@@ -69,26 +85,26 @@ def discover(paths: Iterable[Path], *, taken: set[str] | None = None) -> list[In
 Found = tuple[Path, str, Literal["video", "sequence"]]
 
 
-def _found(path: Path, seen: set[Path]) -> Iterator[Found]:
+def _found(path: Path, seen: set[Path], skipped: Collection[Path]) -> Iterator[Found]:
     if not path.exists():
         raise InputNotFoundError("no such file or folder", where=path)
     if not path.is_dir():
         yield path, path.stem, "video"
         return
     try:
-        found = list(_in_folder(path, seen))
+        found = list(_in_folder(path, seen, skipped))
     except OSError as error:
         raise InputError("cannot list the folder", where=path, got=error.strerror) from error
     if not found:
-        raise InputNotFoundError(
-            "no video or image sequence in the folder", where=path, expected=" ".join(sorted(VIDEO_SUFFIXES))
-        )
+        videos, images = " ".join(sorted(VIDEO_SUFFIXES)), " ".join(sorted(IMAGE_SUFFIXES))
+        expected = f"videos {videos} or images {images}"
+        raise InputNotFoundError("no video or image sequence in the folder", where=path, expected=expected)
     yield from found
 
 
-def _in_folder(folder: Path, seen: set[Path]) -> Iterator[Found]:
+def _in_folder(folder: Path, seen: set[Path], skipped: Collection[Path]) -> Iterator[Found]:
     real = folder.resolve()
-    if real in seen or (folder / RESULT_STORE).exists():
+    if real in seen or real in skipped or _is_of_a_run(folder):
         return
     seen.add(real)
     color = folder / COLOR_FOLDER
@@ -104,7 +120,13 @@ def _in_folder(folder: Path, seen: set[Path]) -> Iterator[Found]:
     yield from ((video, video.stem, "video") for video in videos)
     for entry in entries:
         if entry.is_dir():
-            yield from _in_folder(entry, seen)
+            yield from _in_folder(entry, seen, skipped)
+
+
+def _is_of_a_run(folder: Path) -> bool:
+    """Whether a folder is a result, or the working folder of a video."""
+    is_working = (folder / "cache").is_dir() and (folder / "images.json").is_file()
+    return is_working or (folder / RESULT_STORE).exists()
 
 
 def safe_name(label: str) -> str:

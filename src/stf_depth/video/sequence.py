@@ -174,9 +174,16 @@ def _common_size(folder: Path, images: list[Path]) -> tuple[int, int]:
     return first[1]
 
 
+def _animated(path: Path) -> SequenceError:
+    hint = f"Split it into images, for example: magick {path.name} frame_%06d.png"
+    return SequenceError("an animated WebP image is not read as a video", where=path, hint=hint)
+
+
 def _upright_size(path: Path) -> tuple[int, int] | None:
     try:
         with Image.open(path) as image:
+            if image.format == "WEBP" and getattr(image, "is_animated", False):
+                raise _animated(path)
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             width, height = image.size
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
