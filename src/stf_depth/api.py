@@ -12,6 +12,7 @@ from stf_depth.config import RunConfig, preset
 from stf_depth.errors import InputError, InputNotFoundError, StfDepthError
 from stf_depth.executors.base import Executor, Job, JobResult
 from stf_depth.executors.local import LocalExecutor
+from stf_depth.export import parse_formats
 from stf_depth.pipeline.plan import VideoFolders
 from stf_depth.pipeline.process import Delivery
 from stf_depth.pipeline.progress import Reporter, SilentReporter
@@ -27,15 +28,16 @@ def process(
     preset: str = "fast",
     output_dir: str | PathLike[str] = "data/output",
     working_dir: str | PathLike[str] = "data/working",
-    exports: Sequence[str] = (),
+    exports: str | Sequence[str] = (),
     options: dict[str, Any] | None = None,
     reporter: Reporter | None = None,
     **overrides: Any,
 ) -> DepthResult:
     """Depth of one video or image-sequence folder.
 
-    preset, overrides: as on the command line (``depth="dpt-large"``). options: nested options by dotted name
-    (``{"fusion.mode": "flow"}``). A result that is there already is opened, an unfinished one is resumed.
+    preset, exports, overrides: as on the command line (``exports="npz,exr"``, ``depth="dpt-large"``). options: nested
+    options by dotted name (``{"fusion.mode": "flow"}``). A result that is there already is opened, an unfinished one
+    is resumed.
 
     Raises UsageError, InputError, ModelError, CacheError or OutputError. A folder of several videos is an InputError.
 
@@ -44,7 +46,7 @@ def process(
     ((360, 640), 'scale')
     """
     config = configure(preset, options, **overrides)
-    delivery = Delivery(exports=tuple(exports), visualize=False, standard=False)
+    delivery = Delivery(exports=tuple(parse_formats(exports)), visualize=False, standard=False)
     if not fspath(video):
         raise InputNotFoundError("no path to a video was given", hint="Name a video file or a folder of its images")
     jobs = jobs_for([Path(video)], output_dir, working_dir, delivery)

@@ -164,6 +164,14 @@ def test_video_is_accepted_under_a_safe_name(sessions: Sessions, visitor: Sessio
         assert reader.info.width_px == 96
 
 
+def test_uploads_of_one_name_and_several_types_get_results_of_their_own(
+    sessions: Sessions, visitor: Session, room_video: Path
+) -> None:
+    names = ["clip.mp4", "clip.mov", "clip.mp4", "clip.mov"]
+    accepted = [accept_upload(sessions, visitor, upload(sessions, room_video, name), AppLimits()) for name in names]
+    assert [path.name for path in accepted] == ["clip.mp4", "clip_mov.mov"] * 2
+
+
 def test_files_that_are_not_accepted(sessions: Sessions, visitor: Session, room_video: Path, tmp_path: Path) -> None:
     limits = AppLimits()
     (tmp_path / "text.mp4").write_text("no video")

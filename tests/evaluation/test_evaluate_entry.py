@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,6 +48,18 @@ def test_every_name_is_exported_and_nothing_heavy_is_loaded() -> None:
     code = f"import sys, stf_depth.evaluation; print([m for m in '{heavy}'.split(',') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_is_no_frame_of_a_sequence_is_passed_over(room_sequence: Path, tmp_path: Path) -> None:
+    for kind in ("color", "depth"):
+        shutil.copytree(room_sequence / kind, tmp_path / kind)
+        for name in (".DS_Store", "Thumbs.db", "._000001.png", ".hidden.jpg"):
+            (tmp_path / kind / name).write_bytes(b"x")
+        first = min((tmp_path / kind).glob("[0-9]*"))
+        first.rename(first.with_stem("1²"))  # a superscript is a digit, but no number
+    clip = read_sequence(tmp_path)
+    assert len(clip) == 12
+    assert clip.color_files[1].stem == "1²"
 
 
 def test_streaming_equals_scoring_in_memory(long_sequence: Path, rng: np.random.Generator) -> None:

@@ -207,6 +207,8 @@ def test_unknown_names_get_the_closest_one(result: DepthResult, tmp_path: Path) 
         export_result(result, "png16,npz", tmp_path, full_rang=True)
     with pytest.raises(ConfigError, match="range_over"):
         export_result(result, "png16", tmp_path, range_over="film")
+    with pytest.raises(ConfigError, match="chunk_frames"):
+        export_result(result, "zarr", tmp_path, chunk_frames=0)
     assert not list(tmp_path.iterdir())
 
 

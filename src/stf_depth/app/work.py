@@ -22,7 +22,7 @@ from stf_depth.report.pictures import ShownDepth, fit_wh
 from stf_depth.report.sources import open_sources
 from stf_depth.result import DepthResult
 from stf_depth.types import Uint8Array
-from stf_depth.video.discover import VIDEO_SUFFIXES, safe_name
+from stf_depth.video.discover import VIDEO_SUFFIXES, safe_name, unique_name
 from stf_depth.video.reader import open_video
 
 __all__ = ["accept_upload", "demo_video", "export_file", "picture_pair", "process_upload", "public_message"]
@@ -46,13 +46,22 @@ def accept_upload(sessions: Sessions, session: Session, upload: Path, limits: Ap
         raise InputError("this type of file is not accepted", expected=f"a video: {known}", got=suffix or "no suffix")
     if upload.stat().st_size > limits.upload_mb * 1_000_000:
         raise InputError("the file is too large", expected=f"at most {limits.upload_mb} MB")
-    target = session.folder / "input" / (safe_name(upload.stem) + suffix)
+    target = _input_path(session, upload.stem, suffix)
     if upload != target:
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(upload, target)
         session.uploaded.add(upload)
     _check_frames(target, limits)
     return target
+
+
+def _input_path(session: Session, stem: str, suffix: str) -> Path:
+    """Where an upload goes: a result is named by the stem, which those of other types may have already."""
+    folder = session.folder / "input"
+    others = [path for path in folder.iterdir() if path.suffix != suffix] if folder.is_dir() else []
+    name = safe_name(stem)
+    taken = {path.stem.casefold() for path in others}
+    return folder / (unique_name(name, [f"{name}_{suffix.removeprefix('.')}"], taken) + suffix)
 
 
 def _check_frames(video: Path, limits: AppLimits) -> None:

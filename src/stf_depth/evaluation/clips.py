@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -113,18 +113,24 @@ def png_reader(units_per_m: float, *, invalid: int = 0) -> DepthReader:
     return read
 
 
-def numbered(folder: Path, pattern: str) -> tuple[Path, ...]:
-    """Files matching ``pattern``, sorted by the last number in their names; raises when there are none."""
+def numbered(folder: Path, pattern: str, suffixes: Collection[str] | None = None) -> tuple[Path, ...]:
+    """Files matching ``pattern``, sorted by the last number in their names; raises when there are none.
+
+    Hidden files are left out, and those of other ``suffixes`` where any are given.
+    """
     if not folder.is_dir():
         raise InputNotFoundError("no such folder", where=folder)
     found = sorted(folder.glob(pattern), key=lambda path: (_last_number(path), path.name))
+    found = [path for path in found if not path.name.startswith(".")]
+    if suffixes is not None:
+        found = [path for path in found if path.suffix.lower() in suffixes]
     if not found:
         raise SequenceError("no frames", where=folder, expected=pattern)
     return tuple(found)
 
 
 def _last_number(path: Path) -> int:
-    digits = "".join(c if c.isdigit() else " " for c in path.name.split(".")[0]).split()
+    digits = "".join(c if c.isdecimal() else " " for c in path.name.split(".")[0]).split()
     return int(digits[-1]) if digits else -1
 
 

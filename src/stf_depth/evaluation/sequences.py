@@ -9,6 +9,7 @@ import numpy as np
 from stf_depth.errors import InputNotFoundError, SequenceError
 from stf_depth.evaluation.clips import GroundTruthClip, intrinsics_for_depth, numbered, orthonormal_poses, png_reader
 from stf_depth.types import Float64Array
+from stf_depth.video.sequence import IMAGE_SUFFIXES
 
 __all__ = ["read_frame_map", "read_matrix", "read_sequence"]
 
@@ -26,7 +27,7 @@ def read_sequence(folder: Path, *, d_max_m: float = 10.0) -> GroundTruthClip:
     """
     if not folder.is_dir():
         raise InputNotFoundError("no sequence folder", where=folder)
-    color, depth = numbered(folder / "color", "*.*"), numbered(folder / "depth", "*.png")
+    color, depth = numbered(folder / "color", "*.*", IMAGE_SUFFIXES), numbered(folder / "depth", "*.png")
     if [path.stem for path in color] != [path.stem for path in depth]:
         missing = sorted({p.stem for p in color} ^ {p.stem for p in depth})
         raise SequenceError("colour and depth frames differ", where=folder, got=missing[:5])

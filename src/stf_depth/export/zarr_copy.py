@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from stf_depth.config import FrozenConfig
 from stf_depth.export.files import aside
@@ -19,7 +20,7 @@ __all__ = ["Options", "export"]
 class Options(FrozenConfig):
     """chunk_frames: frames in one chunk of the store."""
 
-    chunk_frames: int = 1
+    chunk_frames: int = Field(1, ge=1)
 
 
 def export(result: DepthResult, target: Path, options: Options) -> list[Path]:

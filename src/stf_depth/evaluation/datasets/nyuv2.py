@@ -10,6 +10,7 @@ from pathlib import Path
 from stf_depth.errors import InputNotFoundError
 from stf_depth.evaluation.clips import Crop, GroundTruthClip, numbered, png_reader
 from stf_depth.evaluation.datasets.base import Dataset, Setting, existing
+from stf_depth.video.sequence import IMAGE_SUFFIXES
 
 __all__ = ["NYUV2"]
 
@@ -24,7 +25,7 @@ FRAMES = {Setting.LONG: slice(0, 500), Setting.ALL: slice(None)}
 
 
 def _clip(folder: Path) -> GroundTruthClip:
-    color, depth = numbered(folder / "rgb", "*.*"), numbered(folder / "depth", "*.png")
+    color, depth = numbered(folder / "rgb", "*.*", IMAGE_SUFFIXES), numbered(folder / "depth", "*.png")
     return GroundTruthClip(folder.name, depth, color, png_reader(UNITS_PER_M), D_MAX_M, CROP)
 
 
