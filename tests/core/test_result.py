@@ -58,3 +58,34 @@ def test_threads_may_share_it(result: DepthResult) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda index: frames[index], wanted))
     np.testing.assert_array_equal(found, expected[wanted])
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        ...,
+        [0, 11, 0],
+        np.array([3, -1]),
+        np.arange(12) % 5 == 0,
+        [],
+        slice(2, 2),
+        -1,
+        np.int64(3),
+        (..., 5),
+        (...,),
+        (),
+        (2, ..., 5),
+        (slice(1, 9, 3), 4),
+        ([1, 2], slice(3, 9), 5),
+        (7, [1, 2], [3, 4]),
+    ],
+    ids=str,
+)
+def test_it_is_indexed_as_an_array_is(index: object, result: DepthResult) -> None:
+    np.testing.assert_array_equal(result.depth[index], np.asarray(result.depth[:])[index])
+
+
+@pytest.mark.parametrize("index", [12, -13, [12], None, "depth", 1.5, ([0, 1], [2, 3]), [[0], [1]]], ids=str)
+def test_what_picks_no_frames_is_an_index_error(index: object, result: DepthResult) -> None:
+    with pytest.raises(IndexError):
+        result.depth[index]

@@ -49,8 +49,9 @@ class DamagedChunkError(CacheError):
 class ChunkedFrames:
     """Lazy time-first array over a store, with a few decoded chunks kept.
 
-    ``frames[i]`` is one frame, ``frames[a:b]`` a stack, both read-only NumPy arrays; further indices pick from these.
-    result: as in DamagedChunkError, which reading raises.
+    ``frames[i]`` is one frame, ``frames[a:b]`` and ``frames[[i, j]]`` a stack, ``frames[...]`` all of them, as NumPy
+    arrays; further indices pick from these. Raises IndexError for anything else. result: as in DamagedChunkError, which
+    reading raises.
     """
 
     def __init__(
@@ -82,17 +83,25 @@ class ChunkedFrames:
 
     def __getitem__(self, index: Any, /) -> NDArray[Any]:
         if isinstance(index, tuple):
-            within = index[1:] if not isinstance(index[0], slice) else (slice(None), *index[1:])
-            return np.asarray(self[index[0]][within])
-        if isinstance(index, slice):
-            picked = range(*index.indices(self._count))
-            if not picked:
-                return np.zeros((0, *self.shape[1:]), self._array.dtype)
-            return np.stack([self[i] for i in picked])
-        position = int(index) + (self._count if index < 0 else 0)
-        if not 0 <= position < self._count:
-            raise IndexError(f"frame {index} of {self._count}")
-        return np.asarray(self._chunk(position // self._step)[position % self._step])
+            first, *within = _spelt_out(index, len(self.shape))
+            kept = (slice(None),) if np.ndim(self._numbers(first)) else ()
+            return np.asarray(self[first][(*kept, *within)])
+        picked = self._numbers(index)
+        if np.ndim(picked) == 0:
+            return self._frame(int(picked))
+        if not len(picked):
+            return np.zeros((0, *self.shape[1:]), self._array.dtype)
+        return np.stack([self._frame(number) for number in picked.tolist()])
+
+    def _numbers(self, index: Any) -> NDArray[np.int64]:
+        """The frame number, or the numbers (N,), that an index of the first axis picks."""
+        picked = np.asarray(np.arange(self._count)[index])
+        if picked.ndim > 1:
+            raise IndexError(f"frames are picked by a number, a slice, a list of numbers or ..., not {index!r:.80}")
+        return picked
+
+    def _frame(self, number: int) -> NDArray[Any]:
+        return np.asarray(self._chunk(number // self._step)[number % self._step])
 
     def _chunk(self, chunk: int) -> NDArray[Any]:
         # Taken out and put back, which makes it the last to go: several threads may do so at once.
@@ -120,6 +129,15 @@ class ChunkedFrames:
         array: Any = self._array
         key = array.metadata.encode_chunk_key((chunk, *[0] * (array.ndim - 1)))
         return Path(array.store.root, array.path, key)
+
+
+def _spelt_out(index: tuple[Any, ...], axes: int) -> tuple[Any, ...]:
+    """An index of several axes that says something of the first one: what ``...`` stands for at its beginning."""
+    if not index or index[0] is Ellipsis:
+        index = (*[slice(None)] * max(0, axes - len(index[1:])), *index[1:])
+    if np.ndim(index[0]) and any(np.ndim(one) for one in index[1:]):
+        raise IndexError("frames and pixels cannot both be picked by lists: pick the frames first")
+    return index
 
 
 def _is_marker(content: Any) -> bool:

@@ -105,9 +105,9 @@ class _MetricFrames:
         return len(self.result)
 
     def __getitem__(self, index: Any, /) -> NDArray[np.float32]:
-        if isinstance(index, slice):
-            picked = range(*index.indices(len(self)))
-            return np.stack([self[i] for i in picked]) if picked else np.zeros((0, *self.shape[1:]), np.float32)
+        picked = np.arange(len(self))[index]
+        if np.ndim(picked):
+            return np.stack([self[i] for i in picked]) if len(picked) else np.zeros((0, *self.shape[1:]), np.float32)
         number = next(n for n, place in enumerate(self.placements) if place.shot.start <= index < place.shot.stop)
         depth = np.asarray(self.result.depth[index])
         close = closeness(depth, self.result.representation, self.result.ambiguity)
