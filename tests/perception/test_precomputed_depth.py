@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 import zarr
 
-from stf_depth.errors import AmbiguityError, InputError, InputNotFoundError, SequenceError, ShapeError, SpecError
+from stf_depth.errors import (
+    AmbiguityError,
+    ConfigError,
+    InputError,
+    InputNotFoundError,
+    SequenceError,
+    ShapeError,
+    SpecError,
+)
 from stf_depth.evaluation.predictions import open_prediction
 from stf_depth.export import export_result
 from stf_depth.perception.base import IndexedDepth
@@ -275,6 +283,19 @@ def test_names_must_skip_what_the_images_skip(
 def test_stated_meaning_is_overridden_by_options(depth: np.ndarray, tmp_path: Path) -> None:
     backend = open_depth(write_npz(tmp_path / "d.npz", depth), "ambiguity=scale")
     assert backend.info.ambiguity is Ambiguity.SCALE and backend.info.representation is Representation.Z_DEPTH
+
+
+@pytest.mark.parametrize("words", [{"representation": "inverse"}, {"ambiguity": "relative"}], ids=str)
+def test_words_of_a_file_that_mean_nothing_are_told_with_the_file(
+    words: dict[str, str], depth: np.ndarray, tmp_path: Path
+) -> None:
+    path = write_npz(tmp_path / "d.npz", depth, **words)
+    (key, word) = next(iter(words.items()))
+    with pytest.raises(InputError, match=rf"'{key}': .*d\.npz .*{word}"):
+        open_depth(path)
+    assert len(open_depth(path, "representation=disparity&ambiguity=scale")) == 12
+    with pytest.raises(ConfigError, match="option 'representation'"):
+        open_depth(path, "representation=inverse")
 
 
 @pytest.mark.parametrize("path", ["missing.npz", "missing"])

@@ -26,7 +26,7 @@ import numpy as np
 from pydantic import Field
 
 from stf_depth.config import FrozenConfig
-from stf_depth.errors import InputError, ShapeError, SpecError
+from stf_depth.errors import ConfigError, InputError, ShapeError, SpecError
 from stf_depth.perception.base import BackendInfo, BackendRequest
 from stf_depth.perception.depth.map_files import MapSource, open_maps
 from stf_depth.perception.frames import nearest
@@ -56,8 +56,8 @@ class PrecomputedOptions(FrozenConfig):
 class PrecomputedDepth:
     """Maps on disk as depth of a video.
 
-    Raises InputNotFoundError and InputError for a path that holds no maps, SpecError when neither the files nor the
-    options say what the values mean, AmbiguityError where they mean affine z-depth.
+    Raises InputNotFoundError and InputError for a path that holds no maps or states a meaning that is none, SpecError
+    when neither the files nor the options say what the values mean, AmbiguityError where they mean affine z-depth.
     """
 
     def __init__(self, request: BackendRequest) -> None:
@@ -66,7 +66,7 @@ class PrecomputedDepth:
         self._maps: MapSource = open_maps(path)
         given = PrecomputedOptions.of(request.options).model_dump(exclude_none=True)
         stated = self._stated(given)
-        self._options = PrecomputedOptions.of({"ambiguity": "affine", **stated})
+        self._options = self._meant({"ambiguity": "affine", **stated})
         if self._options.representation is None or "ambiguity" not in stated:
             hint = f"precomputed:{path}?representation=disparity&ambiguity=affine, or z_depth and metric"
             raise SpecError("the meaning of the depth is not stated", where=path, hint=f"Write for example {hint}")
@@ -89,6 +89,15 @@ class PrecomputedDepth:
             # Who states the meaning that is assumed anyway does not change the unit.
             return {**assumed, **stated}
         return stated
+
+    def _meant(self, stated: Mapping[str, Any]) -> PrecomputedOptions:
+        """As options; raises InputError for words of the files that mean nothing: the caller's are checked already."""
+        try:
+            return PrecomputedOptions.of(stated)
+        except ConfigError as error:
+            what = error.what.replace("for option", "in the maps for")
+            hint = "?representation=...&ambiguity=... after the path says what is right"
+            raise InputError(what, where=self._path, expected=error.expected, got=error.got, hint=hint) from error
 
     def __len__(self) -> int:
         return max(0, len(self._maps) - self._options.offset)
