@@ -19,6 +19,8 @@ def reference() -> str:
     """The whole page."""
     group: Any = typer.main.get_command(cli)
     parts = ["# Command line", "", f"{group.help} `python -m stf_depth` is the same command.", ""]
+    parts += ["| option | meaning | default |", "|---|---|---|"]
+    parts += [*(row(parameter) for parameter in group.params if parameter.name != "help"), ""]
     for name, command in group.commands.items():
         parts += [f"## `stf-depth {name}`", "", command.help, "", "| option | meaning | default |", "|---|---|---|"]
         parts += [row(parameter) for parameter in command.params if parameter.name != "help"]

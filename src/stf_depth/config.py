@@ -10,7 +10,8 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from stf_depth.errors import ConfigError
 
@@ -102,6 +103,14 @@ class VideoConfig(FrozenConfig):
     output_long_side_px: int | None = Field(None, ge=16)
     cut_threshold: float = Field(3.0, gt=0)
     min_shot_frames: int = Field(8, ge=1)
+
+    @field_validator("end_seconds")
+    @classmethod
+    def _after_the_start(cls, end_seconds: float | None, info: ValidationInfo) -> float | None:
+        start_seconds = info.data.get("start_seconds", 0.0)
+        if end_seconds is not None and end_seconds <= start_seconds:
+            raise PydanticCustomError("empty_range", "a time after the start at {start} s", {"start": start_seconds})
+        return end_seconds
 
 
 class GeometryConfig(FrozenConfig):

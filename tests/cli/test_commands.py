@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from stf_depth import __version__
 from stf_depth.cli.main import main
 from stf_depth.cli.original import main as original_main
 from stf_depth.cli.reporters import RichReporter
@@ -97,6 +98,19 @@ def test_one_bad_input_does_not_stop_the_others(
         (["run", "{video}", "--mode", "causal", "--visualize"], 2, "--visualize"),
         (["run", "{video}", "--mode", "causal", "--inference-pickle"], 2, "--mode offline"),
         (["export", "{empty}", "--format", "npz"], 1, "no depth result"),
+        (["export", "{empty}", "--format", ""], 2, "--format"),
+        (["export", "{empty}"], 2, "--format"),
+        (["run", "{video}", "--max-frames", "x"], 2, "--max-frames"),
+        (["run", "-dash.mp4"], 2, "./-dash.mp4, or after --"),
+        (["run", "{video}", "--preset", "offline", "--start", "2", "--end", "1"], 2, "after the start at 2.0 s"),
+        (["evaluate", "{video}", "--sequence", "{empty}", "--plot", "p.png"], 2, "no use for --plot"),
+        (["evaluate", "{video}", "--sequence", "{empty}", "--view", "full"], 2, "no use for --view"),
+        (["evaluate", "{video}", "--sequence", "{empty}", "--setting", "all"], 2, "no use for --setting"),
+        (["evaluate", "{video}", "--sequence", "{empty}", "--masks", "m"], 2, "no use for --masks"),
+        (["evaluate", "{video}", "--sequence", "{empty}", "--dataset", "kitti"], 2, "--sequence and --dataset"),
+        (["evaluate", "{video}", "--sequence", "{empty}", "--self", "r"], 2, "--self and --sequence"),
+        (["evaluate", "{video}", "--self", "{empty}"], 2, "no use for PREDICTION"),
+        (["evaluate", "{video}", "--dataset", "kitti", "--root", "{empty}", "--view", "sideways"], 2, "view"),
     ],
 )
 def test_errors_are_one_line_with_advice(
@@ -243,6 +257,14 @@ def test_names_that_look_like_markup(
         reporter.stage("[/b]", "[x]", 3)
         reporter.message("[/b]", ":smile:")
     assert "[/b]: :smile:" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_version_and_the_help_are_no_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"stf-depth {__version__}\n"
+    assert main([]) == 2
+    shown = capsys.readouterr()
+    assert "error" not in shown.err and "evaluate" in shown.out + shown.err
 
 
 def test_module_entry_point() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import typer
 from rich.table import Table
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from stf_depth.errors import StfDepthError, UsageError
 
-__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_USAGE", "guarded", "table_of"]
+__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_USAGE", "guarded", "is_given", "table_of"]
 
 # Typer carries its own copy of click in newer releases: the base of its usage errors is found through a public one.
 _CLICK_ERROR: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -29,7 +30,7 @@ def guarded(command: typer.Typer, arguments: Sequence[str] | None) -> int:
     try:
         code = command(args=None if arguments is None else list(arguments), standalone_mode=False)
     except _CLICK_ERROR as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(_usage_message(error, sys.argv[1:] if arguments is None else arguments))
         return EXIT_USAGE
     except (typer.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED  # newer releases of Typer return it, older ones raise
@@ -42,6 +43,22 @@ def guarded(command: typer.Typer, arguments: Sequence[str] | None) -> int:
     if code == EXIT_INTERRUPTED:
         sys.stderr.write("interrupted: run the same command again to resume\n")
     return code if isinstance(code, int) else 0
+
+
+def _usage_message(error: Exception, arguments: Sequence[str]) -> str:
+    """What was wrong with a command line, with the name of the option; nothing where the help was shown instead."""
+    text = str(getattr(error, "format_message", lambda: error)())
+    if not text:
+        return ""
+    paths = [one for one in arguments if one.startswith("-") and Path(one).suffix[1:2].isalpha()]
+    if paths:
+        text += f" A path that begins with a dash is written ./{paths[0]}, or after --"
+    return f"error: {' '.join(text.split())}\n"
+
+
+def is_given(ctx: typer.Context, name: str) -> bool:
+    """Whether a parameter stands on the command line."""
+    return getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
 
 
 def table_of(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, header: bool = True) -> Table:

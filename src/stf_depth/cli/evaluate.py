@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stf_depth.cli.common import is_given
 from stf_depth.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,7 +18,17 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
+# What scores are made against -> the options that it has a use for.
+_USED_WITH = {
+    "self_check": ("masks", "plot"),
+    "sequence": ("prediction", "frame_map", "representation", "ambiguity"),
+    "dataset": ("prediction", "root", "setting", "view", "representation", "ambiguity"),
+}
+_NAMES = {"prediction": "PREDICTION", "self_check": "--self"}
+
+
 def evaluate(
+    ctx: typer.Context,
     prediction: Annotated[
         Path | None, typer.Argument(help="A result folder, an npz, or a folder of predictions.")
     ] = None,
@@ -44,6 +56,7 @@ def evaluate(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
     """Score depth against ground truth, or a result against itself."""
+    _refuse_unused([name for name in ctx.params if is_given(ctx, name)])
     scores: ClipScores | SelfScores
     if self_check is not None:
         scores = _self_scores(self_check, masks, plot)
@@ -60,6 +73,24 @@ def evaluate(
     if as_json is not None:
         scores.write_json(as_json)
     typer.echo(scores.markdown() if markdown else scores.text())
+
+
+def _refuse_unused(given: Sequence[str]) -> None:
+    """Raise ConfigError for options that would be ignored. given: the parameters on the command line."""
+    against = [name for name in _USED_WITH if name in given]
+    if len(against) > 1:
+        raise ConfigError("one thing to score against at a time", got=" and ".join(map(_option, against)))
+    for chosen in against:
+        known = {chosen, *_USED_WITH[chosen], "as_json", "markdown"}
+        unused = [_option(name) for name in given if name not in known]
+        if unused:
+            usable = ", ".join(map(_option, _USED_WITH[chosen]))
+            what = f"{_option(chosen)} has no use for {', '.join(unused)}"
+            raise ConfigError(what, expected=usable, hint="Leave it out")
+
+
+def _option(name: str) -> str:
+    return _NAMES.get(name, f"--{name.replace('_', '-')}")
 
 
 def _self_scores(result: Path, masks: Path | None, plot: Path | None) -> SelfScores:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from stf_depth.cli.common import EXIT_FAILED
-from stf_depth.errors import StfDepthError
+from stf_depth.errors import ConfigError, StfDepthError
 
 __all__ = ["export", "view"]
 
@@ -33,8 +33,10 @@ def export(
 ) -> int:
     """Write a finished result in other formats; no network runs."""
     from stf_depth.cli.run import assignments
-    from stf_depth.export import attempt_tree
+    from stf_depth.export import FORMATS, attempt_tree, parse_formats
 
+    if not parse_formats(formats):
+        raise ConfigError("no format was named", where="--format", expected=f"some of {', '.join(FORMATS)}")
     existing: Literal["overwrite", "skip"] = "overwrite" if overwrite else "skip"
     chosen: dict[str, Any] = {**assignments(option), **({"to_metric": to_metric} if to_metric else {})}
     failed: list[str] = []

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from stf_depth import __version__
 from stf_depth.cli.common import guarded
 from stf_depth.cli.demo import demo
 from stf_depth.cli.evaluate import evaluate
@@ -30,6 +32,21 @@ cli = typer.Typer(
 )
 for command in (run, evaluate, export, view, app, models, cache, doctor, demo):
     cli.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"stf-depth {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def shared(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """What stands before the name of a command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from stf_depth.cache.remote import is_remote, mirror_of
 from stf_depth.cli.causal import execute_causal, unused_options
-from stf_depth.cli.common import EXIT_FAILED
+from stf_depth.cli.common import EXIT_FAILED, is_given
 from stf_depth.cli.reporters import JsonReporter, make_reporter
 from stf_depth.cli.summary import announce, missing_values, print_summary, summary_values
 from stf_depth.errors import ConfigError, InputError
@@ -75,7 +75,7 @@ def run(
     """Turn videos into fused depth."""
     unused: tuple[str, ...] = ()
     if mode == "causal":
-        unused = unused_options({name: value for name, value in ctx.params.items() if _is_given(ctx, name)})
+        unused = unused_options({name: value for name, value in ctx.params.items() if is_given(ctx, name)})
     specs = {"depth": depth, "semantic": semantic, "panoptic": panoptic, "flow": flow}
     chosen = {**specs, "device": device, "precision": precision, "commercial": commercial or None}
     dotted = {
@@ -99,10 +99,6 @@ def run(
         quiet=quiet,
         log_json=log_json,
     )
-
-
-def _is_given(ctx: typer.Context, name: str) -> bool:
-    return getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
 
 
 def _write_index(output_dir: str | Path, reporter: Reporter) -> None:
