@@ -57,6 +57,7 @@ class ContainerReader(VideoReader):
     ) -> None:
         super().__init__(start_seconds=start_seconds, end_seconds=end_seconds, max_frames=max_frames)
         self._path = path
+        self._cut_off = 0
         with closing(open_container(path)) as container:
             stream = _video_stream(container, path)
             frame = next((frame for frame in self._decoded(container, stream)), None)
@@ -68,6 +69,7 @@ class ContainerReader(VideoReader):
             self._coded_wh = (frame.width, frame.height)
             self._orientation = Orientation.of(_display_matrix(frame))
             self._info = _described(path, container, stream, frame, self._orientation)
+            self._cut_off = _frames_beyond_the_end(path, container, stream)
         self.failed_frames = self.damaged_frames = 0
 
     @property
@@ -164,6 +166,7 @@ class ContainerReader(VideoReader):
             # Without a packet the decoder gives what it still holds; once it has been flushed, nothing.
             yield from self._checked(stream, packet)
             if packet is None:
+                self.failed_frames += self._cut_off
                 return
 
     def _checked(self, stream: Any, packet: Any) -> Iterator[Any]:
@@ -220,6 +223,17 @@ def _video_stream(container: Any, path: Path) -> Any:
     # A stream may announce another size later on; the decoder then refuses to allocate it.
     context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
     return stream
+
+
+def _frames_beyond_the_end(path: Path, container: Any, stream: Any) -> int:
+    """How many frames the index of a file lists that lie wholly behind its end, as where a download was cut off.
+
+    Other containers than MP4 and QuickTime do not list every frame.
+    """
+    if not container.format.name.startswith("mov"):
+        return 0
+    size = path.stat().st_size
+    return sum(entry.pos >= size and not entry.is_discard for entry in stream.index_entries)
 
 
 def _too_large(path: Path, width: int, height: int) -> UnreadableVideoError:

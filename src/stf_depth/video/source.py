@@ -22,11 +22,12 @@ TimedImage = tuple[Uint8Array, float]
 class VideoReader(ABC):
     """Frames of a video or of an image sequence, decoded as they are asked for; memory does not grow with length.
 
-    ``info`` describes the source. Three counters refer to the latest pass. ``failed_frames``: packets or images that
-    could not be decoded. ``damaged_frames``: frames that the decoder calls corrupt (some decoders conceal small damage
-    without a word). ``corrected_times``: frames whose time was missing or did not increase, and was set from the frame
-    rate. Every call of ``batches`` starts a new pass. ``gaps``: numbers that an image sequence leaves out, in words,
-    and ``places``: of its images in their numbering.
+    ``info`` describes the source. Three counters refer to the latest pass. ``failed_frames``: packets or images
+    that could not be decoded, with the frames that an MP4 or QuickTime file lists behind its end.
+    ``damaged_frames``: frames that the decoder calls corrupt (some decoders conceal small damage without a word).
+    ``corrected_times``: frames whose time was missing or did not increase, and was set from the frame rate. Every
+    call of ``batches`` starts a new pass. ``gaps``: numbers that an image sequence leaves out, in words, and
+    ``places``: of its images in their numbering.
 
     Raises UsageError for an empty range.
     """
