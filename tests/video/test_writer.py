@@ -57,6 +57,17 @@ def test_odd_sizes_are_padded_by_repetition(tmp_path: Path, wh: tuple[int, int])
     assert len(decoded) == 2
 
 
+@pytest.mark.parametrize("encoding", ["h265", "h265-grey10"])
+def test_the_smallest_size_is_told(encoding: str, tmp_path: Path) -> None:
+    for wh in ((14, 64), (64, 14)):
+        with pytest.raises(OutputError, match=rf"at least 15x15, got {wh[0]}x{wh[1]}"):
+            VideoWriter(tmp_path / "clip.mov", wh=wh, frame_rate=25, encoding=encoding)
+    with VideoWriter(tmp_path / "clip.mov", wh=(15, 15), frame_rate=25, encoding=encoding) as writer:
+        frames = ramp(1, (15, 15))
+        writer.write(frames[..., 0].astype(np.uint16) if "grey" in encoding else frames, np.zeros(1))
+    assert len(decode(tmp_path / "clip.mov")) == 1
+
+
 def test_grey_of_sixteen_bits_is_lossless(tmp_path: Path, rng: np.random.Generator) -> None:
     grey = rng.integers(0, 65536, (3, 21, 33)).astype(np.uint16)
     path = tmp_path / "depth.mkv"

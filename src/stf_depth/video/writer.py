@@ -30,13 +30,17 @@ LIMITED_RANGE = 1
 
 @dataclass(frozen=True)
 class Encoding:
-    """An encoder with its pixel format; ``grey`` ones take (N, H, W) uint16 using the full range of 16 bits."""
+    """An encoder with its pixel format; ``grey`` ones take (N, H, W) uint16 using the full range of 16 bits.
+
+    even_size: odd sizes are padded. min_side_px: of the frames, before that.
+    """
 
     codec: str
     pixel_format: str
     options: dict[str, str] = field(default_factory=dict)
     grey: bool = False
     even_size: bool = True
+    min_side_px: int = 1
 
 
 # x265 gives the packets of a clip shorter than its B-frame delay decoding times that it never set: no B-frames there.
@@ -47,11 +51,18 @@ ENCODINGS: dict[str, Encoding] = {
     "h264": Encoding("libx264", "yuv420p", {"crf": "17", "preset": "veryfast", "mbtree": "0"}),
     # Smaller and without banding in smooth gradients.
     "h265": Encoding(
-        "libx265", "yuv420p10le", {"crf": "20", "preset": "medium", "x265-params": "bframes=0:log-level=error"}
+        "libx265",
+        "yuv420p10le",
+        {"crf": "20", "preset": "medium", "x265-params": "bframes=0:log-level=error"},
+        min_side_px=15,
     ),
     # Ten bits of grey, lossless, for tools that read HEVC; mkv (FFmpeg's mp4 writer refuses grey HEVC).
     "h265-grey10": Encoding(
-        "libx265", "gray10le", {"preset": "medium", "x265-params": "lossless=1:bframes=0:log-level=error"}, grey=True
+        "libx265",
+        "gray10le",
+        {"preset": "medium", "x265-params": "lossless=1:bframes=0:log-level=error"},
+        grey=True,
+        min_side_px=15,
     ),
     # Sixteen bits of grey, lossless; mkv.
     "ffv1-grey16": Encoding("ffv1", "gray16le", {"level": "3", "slicecrc": "1"}, grey=True, even_size=False),
@@ -66,8 +77,8 @@ class VideoWriter:
     video whose first audio stream is copied along, cut to the same range. sound_damage: what was missing of it once the
     writer is closed, which is logged as a warning; empty where nothing was.
 
-    Raises InputNotFoundError for sound from a file that is not there, OutputError for a file that cannot be written,
-    ShapeError for frames of another size or type, or times that do not increase.
+    Raises InputNotFoundError for sound from a file that is not there, OutputError for a file that cannot be written or
+    frames too small for the encoding, ShapeError for frames of another size or type, or times that do not increase.
 
     >>> import numpy as np, tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "grey.mp4"
@@ -96,6 +107,7 @@ class VideoWriter:
         self.sound_damage = ""
         self._container: Any = None
         rate = Fraction(frame_rate).limit_denominator(100_000)
+        self._refuse_tiny()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if audio_from is None or not self._begins_with_sound(rate, audio_from):
@@ -106,6 +118,14 @@ class VideoWriter:
         except StfDepthError:
             self.abort()
             raise
+
+    def _refuse_tiny(self) -> None:
+        smallest = self._encoding.min_side_px
+        if min(self._wh) < smallest:
+            expected, got = f"at least {smallest}x{smallest}", "{}x{}".format(*self._wh)
+            hint = "Choose another format, or a larger size"
+            what = "the frames are too small for this encoding"
+            raise OutputError(what, where=self._path, expected=expected, got=got, hint=hint)
 
     def _begins_with_sound(self, rate: Fraction, audio_from: Path) -> bool:
         """Begin the file, unless the sound is damaged so that no encoder or container takes it."""
