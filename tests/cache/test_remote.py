@@ -170,3 +170,12 @@ def test_storage_whose_library_is_missing_names_the_extra(tmp_path: Path, monkey
     monkeypatch.setattr(fsspec.core, "url_to_fs", absent)
     with pytest.raises(MissingExtraError, match=r"s3"):
         Mirror("s3://bucket/a", tmp_path).pull()
+
+
+def test_a_single_file_is_what_the_storage_holds(storage: Any, mirror: Mirror) -> None:
+    write(mirror.local, {"index.html": b"old"})
+    mirror.pull_file("index.html")
+    assert not (mirror.local / "index.html").exists()
+    storage.pipe_file("/bucket/results/index.html", b"new")
+    mirror.pull_file("index.html")
+    assert (mirror.local / "index.html").read_bytes() == b"new"
