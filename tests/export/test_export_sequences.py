@@ -44,5 +44,5 @@ def test_missing_image_is_noticed(result: DepthResult) -> None:
     (result.source / "plate_v02.1012.png").unlink()
     with pytest.raises(OutputError, match="changed since the run"):
         frame_names(result)
-    with pytest.raises(OutputError, match="expected 12, got 11"):
+    with pytest.raises(OutputError, match="expected 12 frames, got 11"):
         list(rgb_frames(result))

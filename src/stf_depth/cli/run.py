@@ -15,7 +15,7 @@ from stf_depth.cli.causal import execute_causal, unused_options
 from stf_depth.cli.common import EXIT_FAILED, is_given
 from stf_depth.cli.reporters import JsonReporter, make_reporter
 from stf_depth.cli.summary import announce, missing_values, print_summary, summary_values
-from stf_depth.errors import ConfigError, InputError
+from stf_depth.errors import ConfigError, InputError, StfDepthError
 
 if TYPE_CHECKING:
     from stf_depth.executors.base import JobResult
@@ -213,12 +213,16 @@ def execute(
             results = process_many(jobs, config, executor=runner, reporter=reporter)
         if any(result.outcome for result in results):
             _write_index(output_dir, reporter)
-    if isinstance(reporter, JsonReporter):
-        for values in [*map(missing_values, missing), *map(summary_values, results)]:
-            reporter.event("result", **values)
-    elif results and not quiet:
+        if isinstance(reporter, JsonReporter):
+            for values in [*map(missing_values, missing), *map(summary_values, results)]:
+                reporter.event("result", **values)
+    if results and not (quiet or log_json):
         print_summary(results, config, console)
-    errors = [*missing, *(result.error for result in results if result.error is not None)]
+    return _exit_code([*missing, *(result.error for result in results if result.error is not None)])
+
+
+def _exit_code(errors: Sequence[StfDepthError]) -> int:
+    """Say what failed, one line each."""
     for error in errors:
         typer.echo(f"error: {error}", err=True)
     return EXIT_FAILED if errors else 0
