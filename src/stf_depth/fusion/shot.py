@@ -42,15 +42,9 @@ AHEAD_FRAMES = 2  # in work beyond the one that is waited for: enough to keep ev
 Fused = tuple[Float32Array, BoolArray, Float32Array]
 
 
-class _Plain(NamedTuple):
-    """A frame without its segments: all at full size, (1, 1, H, W), but the low band's confidence.
+class _LowBand(NamedTuple):
+    """What a frame's low band says, (1, 1, h, w): correction of log disparity, confidence, and how far it is static."""
 
-    log_disparity: that of ``disparity``, the network's, with the correction.
-    """
-
-    disparity: Tensor
-    valid: Tensor
-    log_disparity: Tensor
     correction: Tensor
     confidence: Tensor
     static: Tensor
@@ -136,6 +130,7 @@ class _Shot:
 
         self.labels = Labels(self.reader, self.fields.steps, self.full, self.fuse)
         near = 2 * self.fuse.edge_frames() + 1 + AHEAD_FRAMES
+        self.low_band = FrameCache(self._low_band, near)
         self.plain, self.snaps = FrameCache(self._plain, near), FrameCache(self._snap, near)
         self.segments = FrameCache(self.labels.segments, near)
         self.edged = FrameCache(self._edged, 2 * self.fuse.fine_radius + 1 + AHEAD_FRAMES)
@@ -194,49 +189,49 @@ class _Shot:
 
     def _fused(self, frame: int) -> Fused:
         """The full-size input with the low band's correction, its edges and sky moved to their segments."""
-        plain, logmap = self.plain(frame), self.prelook.logmap
+        logmap, low = self.prelook.logmap, self.low_band(frame)
         value, sky = self._steadied(frame), self._sky(frame)
+        disparity, valid = resize_masked(*self.reader.network(frame), self.full)
         if sky is None:
-            untouched = value == plain.log_disparity
-            corrected = logmap.corrected(plain.disparity, plain.correction)
+            untouched = value == self.plain(frame)[:, :1]
+            corrected = logmap.corrected(disparity, resize(low.correction, self.full))
             fused = torch.where(untouched, corrected, logmap.from_log(value))
         else:
             fused = logmap.from_log(push_sky_back(value, sky, logmap.floor))
         return (
-            as_image(fused * plain.valid),
-            as_image(plain.valid) > 0,
-            as_image(resize(plain.confidence, self.full) * plain.valid * self.inputs.trust).clip(0, 1),
+            as_image(fused * valid),
+            as_image(valid) > 0,
+            as_image(resize(low.confidence, self.full) * valid * self.inputs.trust).clip(0, 1),
         )
 
-    def _plain(self, frame: int) -> _Plain:
-        correction, confidence, static = self._low_band(frame)
+    def _plain(self, frame: int) -> Tensor:
+        """The network's log disparity at full size with the low band's correction, and validity, (1, 2, H, W)."""
         disparity, valid = resize_masked(*self.reader.network(frame), self.full)
-        wide = resize(correction, self.full)
-        log_disparity = fill_unknown(self.prelook.logmap.to_log(disparity), valid) + wide
-        return _Plain(disparity, valid, log_disparity, wide, confidence, static)
+        wide = resize(self.low_band(frame).correction, self.full)
+        return torch.cat([fill_unknown(self.prelook.logmap.to_log(disparity), valid) + wide, valid], 1)
 
-    def _low_band(self, frame: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Correction of log disparity, continued where the low band has no depth, and confidence."""
+    def _low_band(self, frame: int) -> _LowBand:
+        """The correction is continued where the low band has no depth."""
         low = self.reader.frame(frame)
         if self.fuse.mode == "none":
-            return torch.zeros_like(low.valid), low.valid, low.valid
+            return _LowBand(torch.zeros_like(low.valid), low.valid, low.valid)
         evidence = self.fields.evidence
         if evidence.strength == 0:
-            return torch.zeros_like(low.valid), confidence_of_input(low), low.valid
+            return _LowBand(torch.zeros_like(low.valid), confidence_of_input(low), low.valid)
         value, weight, static = self.fields.fused(frame)
         correction = (value - low.log_disparity) * evidence.strength
-        return fill_unknown(correction, low.valid), confidence_of(value, weight, low, evidence), static
+        return _LowBand(fill_unknown(correction, low.valid), confidence_of(value, weight, low, evidence), static)
 
     def _steadied(self, frame: int) -> Tensor:
         edged = self.edged(frame)[:, :1]
         strength = self.fields.evidence.strength
         if not self.fuse.fine_filter or self.fuse.mode == "none" or strength == 0:
             return edged
-        return edged + strength * (self.fine(frame, self.plain(frame).static) - edged)
+        return edged + strength * (self.fine(frame, self.low_band(frame).static) - edged)
 
     def _edged(self, frame: int) -> Tensor:
         plain = self.plain(frame)
-        return torch.cat([self._with_edges(frame, plain.log_disparity), plain.valid], 1)
+        return torch.cat([self._with_edges(frame, plain[:, :1]), plain[:, 1:]], 1)
 
     def _with_edges(self, frame: int, value: Tensor) -> Tensor:
         fuse = self.fuse
@@ -252,12 +247,11 @@ class _Shot:
     def _snap(self, frame: int) -> Tensor:
         """What moving the frame's edges to its own segments adds to ``_plain``."""
         fuse = self.fuse
-        plain = self.plain(frame)
+        value, valid = self.plain(frame).chunk(2, 1)
         radius = max(1, round(fuse.snap_radius * max(self.full)))
         # Pixels without depth belong to no segment: nothing is continued from them.
         labels = self.segments(frame)
-        segments = torch.where(plain.valid > 0, labels, torch.zeros_like(labels))
+        segments = torch.where(valid > 0, labels, torch.zeros_like(labels))
         image, contrast, support = self.reader.image(frame), fuse.snap_contrast, fuse.snap_support
-        value = plain.log_disparity
         snapped = snap_to_segments(value, segments, image, radius_px=radius, min_contrast=contrast, min_support=support)
         return snapped - value
