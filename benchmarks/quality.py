@@ -206,17 +206,17 @@ def sensor_row(clip: Scene, folder: Path) -> dict[str, Any]:
     return {"variant": "sensor", "options": {}, "frames": len(clip.truth), "scores": rounded(scores.as_json())}
 
 
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(REPOSITORY), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
 @cache
 def environment() -> dict[str, Any]:
-    """Where the figures come from; a commit ends in ``-dirty`` where files have been changed since."""
-    commit = subprocess.run(
-        ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--exclude", "*"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Where the figures come from; the commit ends in ``-dirty`` where the sources have been changed since."""
+    changed = _git("status", "--porcelain", "--", "src", "benchmarks/*.py", "pyproject.toml")
     return {
-        "commit": commit.stdout.strip(),
+        "commit": _git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else ""),
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),
