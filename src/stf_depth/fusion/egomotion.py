@@ -27,7 +27,7 @@ _CLEARLY = 0.9
 
 
 class Egomotion:
-    """Poses in the unit of exp(log disparity), frame by frame as they are pushed."""
+    """Poses in the unit of exp(log disparity), frame by frame as they are pushed. ``poses``: a filter along them."""
 
     def __init__(
         self, frame_count: int, size: tuple[int, int], tolerance_px: float, k: Intrinsics | None = None
@@ -36,7 +36,7 @@ class Egomotion:
         self._tolerance_px = tolerance_px
         self._k = k.resized(size[1], size[0]) if k is not None else _usual(size)
         self._poses = np.tile(np.eye(4), (frame_count, 1, 1))
-        self._filter = PoseFilter(self._k, self._poses, np.ones(frame_count, bool), 1.0, size)
+        self.poses = PoseFilter(self._k, self._poses, np.ones(frame_count, bool), 1.0, size)
 
     def push(
         self,
@@ -53,11 +53,6 @@ class Egomotion:
     def take(self, frame: int, step: Float64Array) -> None:
         """Take a step that is known, (4, 4), the same as ``camera_step``'s."""
         self._poses[frame] = self._poses[frame - 1] @ np.linalg.inv(step)
-
-    @property
-    def poses(self) -> PoseFilter:
-        """Along the poses so far."""
-        return self._filter
 
 
 def change_along(

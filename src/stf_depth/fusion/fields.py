@@ -53,7 +53,7 @@ class Fields:
         self.poses: PoseFilter | None = None
         if camera is not None and prelook.structure_unit is not None:
             self.poses = PoseFilter.along(camera, prelook.structure_unit, reader.size)
-        stays = fuse.mode == "full" and camera is not None and camera.kind in _ON_THE_SPOT
+        stays = camera is not None and camera.kind in _ON_THE_SPOT
         k = None if camera is None or self.poses is None else camera.intrinsics
         is_known = self.poses is not None and all(map(self.poses.usable, range(len(reader))))
         is_on = fuse.egomotion and fuse.mode != "none" and not (is_known or stays)

@@ -17,7 +17,7 @@ class FineFilter:
 
     The means are over the frames within ``fine_radius``, of what each has at the nearest pixel: reading between pixels
     would mix the two sides of an edge. What differs by more than ``fine_tolerance`` is another surface and hardly
-    counts, so edges stay as sharp as they are.
+    counts, so edges stay nearly as sharp as they are.
     """
 
     def __init__(self, field: Field, fields: Fields, full: tuple[int, int], config: FusionConfig) -> None:
@@ -28,7 +28,7 @@ class FineFilter:
     def __call__(self, frame: int, static: Tensor) -> Tensor:
         """Filtered log disparity, (1, 1, H, W). static: s, (1, 1, h, w) of any size."""
         here, radius, tolerance = self._field(frame)[:, :1], self._config.fine_radius, self._config.fine_tolerance
-        if self._poses is None or not self._poses.usable(frame):
+        if self._poses is None or not (self._config.pose_filter and self._poses.usable(frame)):
             return self._along_flow(frame)
         offsets = range(1, radius + 1)
         along, _ = self._poses(self._field, frame, offsets, tolerance=tolerance, reading="nearest")

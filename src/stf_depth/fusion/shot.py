@@ -114,14 +114,13 @@ def _frame_threads(device: str) -> Iterator[Executor]:
 class _Shot:
     def __init__(self, inputs: ShotInputs, config: HasFusion, flow: FlowBackend, device: str) -> None:
         self.align, self.fuse = config.alignment, config.fusion
-        full_mode = self.fuse.mode == "full"
-        if not full_mode:
+        if self.fuse.mode != "full":
             inputs = replace(inputs, camera=None, structure=None)
         inputs = with_believed_movers(with_believed_sky(inputs, self.fuse), self.fuse)
         self.inputs, self.device = inputs, device
         self._has_labels = self.fuse.mode != "none" and not (inputs.roles is None and inputs.segments is None)
         self.full = (int(inputs.rgb.shape[1]), int(inputs.rgb.shape[2]))
-        use_structure = full_mode and inputs.camera is not None and inputs.camera.is_reliable
+        use_structure = inputs.camera is not None and inputs.camera.is_reliable
         self.prelook = look_ahead(inputs, use_structure=use_structure)
         size = low_size(*self.full, self.fuse.low_band_long_side_px)
         window = self.fuse.window_frames() + AHEAD_FRAMES

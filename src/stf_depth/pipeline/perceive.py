@@ -64,7 +64,7 @@ def perceive(plan: VideoPlan, item: InputItem, open_reader: Callable[[], VideoRe
         frame_count=facts["frame_count"],
         **{name: facts[name] for name in _COUNTERS},
         shots=[Shot(*shot) for shot in facts["shots"]],
-        numbers=None if facts["numbers"] is None else np.array(facts["numbers"], np.int64),
+        numbers=np.array(facts["numbers"], np.int64) if facts.get("numbers") else None,
         pts_seconds=np.array(facts["pts_seconds"], np.float64),
         size_wh=(facts["size_wh"][0], facts["size_wh"][1]),
     )
