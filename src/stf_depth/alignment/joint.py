@@ -19,6 +19,7 @@ Samples = TypeVar("Samples", Links, Anchors)
 
 _SURE = 0.55  # anchors above this weight are taken at their word
 _MIN_SURE = 200
+_TAIL_PERCENTILE = 95
 _KEPT_GAPS = 1 << 19
 _PRIORS = ("scale_prior", "shift_prior", "grid_prior")
 MAX_SHIFT_TERM = 4.0  # far pixels, where 1 / disparity grows without bound, must not rule the shift
@@ -30,7 +31,8 @@ class Alignment:
 
     log_scale, shift: (T,) float32. level: the shot's median u, m = exp(level). grid: (T, rows, columns) float32.
     link_noise: robust spread of the links' log-disparity differences before alignment and after it. anchor_noise:
-    robust spread of what the surest anchors lack, after alignment; None with too few of them.
+    robust spread of what the surest anchors lack, after alignment. anchor_tail: what 95 % of them lack at most. Both
+    None with too few of them.
     """
 
     log_scale: Float32Array
@@ -39,6 +41,7 @@ class Alignment:
     grid: Float32Array
     link_noise: tuple[float, float]
     anchor_noise: float | None
+    anchor_tail: float | None
 
 
 def shift_term(log_disparity: Float32Array, level: float) -> Float32Array:
@@ -127,13 +130,15 @@ class ShotAligner:
     def alignment(self) -> Alignment:
         """What was solved, when every frame was."""
         before, after = self._gaps.values()
+        noise, tail = _anchor_spread(self._lacking.values()[0])
         return Alignment(
             self._log_scale,
             self._shift,
             self._level or 0.0,
             self._grid.reshape(self._count, self._basis.rows, self._basis.columns),
             (_spread(before), _spread(after)),
-            _anchor_spread(self._lacking.values()[0]),
+            noise,
+            tail,
         )
 
 
@@ -294,7 +299,8 @@ def _spread(gaps: Float32Array) -> float:
     return float(1.48 * np.median(gaps)) if len(gaps) else 0.0
 
 
-def _anchor_spread(lacking: Float32Array) -> float | None:
+def _anchor_spread(lacking: Float32Array) -> tuple[float | None, float | None]:
     if len(lacking) < _MIN_SURE:
-        return None
-    return _spread(np.abs(lacking - np.median(lacking)))
+        return None, None
+    gaps = np.abs(lacking - np.median(lacking))
+    return _spread(gaps), float(np.percentile(gaps, _TAIL_PERCENTILE))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,13 +26,14 @@ class Evidence:
     strength: [0, 1], share of the correction that is applied. structure_gain: the structure's weight against the
     network's, 0 where the network agrees with the structure as well as the structure with itself. network_noise:
     spread of log disparity between the aligned network and the sure structure. jitter: of the aligned network between
-    frames.
+    frames. contradiction: gap of log disparity between them at which the structure is believed by half.
     """
 
     strength: float = 1.0
     structure_gain: float = 1.0
     network_noise: float = 0.1
     jitter: float = 0.0
+    contradiction: float = 0.75
 
     def tolerance(self, least: float, config: FusionConfig) -> float:
         """Gap of log disparity at which a temporal filter lets another frame count half.
@@ -63,10 +64,21 @@ def weigh_evidence(alignment: Alignment, config: FusionConfig) -> Evidence:
     noise, (before, after) = alignment.anchor_noise, alignment.link_noise
     excess = 0.0 if noise is None else max(0.0, (noise / config.structure_noise) ** 2 - 1)
     gain = min(_MAX_GAIN, config.structure_gain * excess**config.structure_power)
+    found = Evidence(1.0, gain, noise or 0.0, after, _contradiction(alignment.anchor_tail, config))
     if not config.abstain:
-        return Evidence(1.0, max(gain, 0.1), noise or 0.0, after)
+        return replace(found, structure_gain=max(gain, 0.1))
     flicker = (before / config.abstain_noise) ** 2 - 1
-    return Evidence(min(1.0, max(0.0, flicker, 4 * gain)), gain, noise or 0.0, after)
+    return replace(found, strength=min(1.0, max(0.0, flicker, 4 * gain)))
+
+
+def _contradiction(tail: float | None, config: FusionConfig) -> float:
+    """structure_contradiction min(1, tail / contradiction_tail)^3, and no less than contradiction_least.
+
+    A network that the sure structure confirms nearly everywhere is a judge of the rest: what it contradicts, moves by
+    itself. One that is contradicted far and wide is wrong.
+    """
+    share = 1.0 if tail is None else min(1.0, tail / config.contradiction_tail)
+    return max(config.structure_contradiction * share**3, config.contradiction_least)
 
 
 def confidence_of(value: Tensor, weight: Tensor, low: LowFrame, evidence: Evidence) -> Tensor:

@@ -194,7 +194,7 @@ class Fields:
     def _belief(self, frame: int) -> Tensor:
         """1, less where the network contradicts the structure, (1, 1, h, w)."""
         gap = self.reader.frame(frame).structure - self.aligned(frame)[:, :1]
-        return belief(gap, self.fuse.structure_contradiction)
+        return belief(gap, self.evidence.contradiction)
 
     def _with_structure(self, frame: int) -> Tensor:
         aligned = self.aligned(frame)

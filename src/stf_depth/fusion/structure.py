@@ -12,12 +12,12 @@ __all__ = ["belief", "bend_to_structure", "blend_structure"]
 
 
 def belief(gap: Tensor, contradiction: float) -> Tensor:
-    """1 / (1 + (r / contradiction)^4), r the gap of log disparity between structure and network.
+    """1 / (1 + (r / contradiction)^8), r the gap of log disparity between structure and network.
 
     What moves along the camera's own direction fits the epipolar geometry at a wrong depth: a car ahead is triangulated
-    at infinity, an oncoming one at half its distance. Networks are seldom wrong by that much.
+    at infinity, an oncoming one at half its distance.
     """
-    return 1 / (1 + (gap / contradiction) ** 4)
+    return 1 / (1 + (gap / contradiction) ** 8)
 
 
 def bend_to_structure(

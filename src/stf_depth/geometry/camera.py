@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,8 +14,9 @@ import pycolmap
 from stf_depth.config import GeometryConfig
 from stf_depth.geometry.camera_solve import CameraSolve, save_solve
 from stf_depth.geometry.chain import StoredPart, chained
+from stf_depth.geometry.explained import share_explained
 from stf_depth.geometry.solve import ASSUMED_FOCAL, gated, solve_at_focal, solve_tracks
-from stf_depth.geometry.tracks import Tracks, track_parts
+from stf_depth.geometry.tracks import KeptTracks, Tracks, track_parts
 from stf_depth.types import CameraPath, Frames, MotionKind, Role
 
 __all__ = ["likelier", "solve_camera"]
@@ -32,21 +33,29 @@ def solve_camera(rgb: Frames, *, roles: Frames | None = None, config: GeometryCo
     frames. Whatever the frames show, a solve comes back: its ``path.kind`` and ``path.reason`` say what is wrong with
     it. Raises ShapeError when rgb and roles disagree.
     """
-    masked = _solve_parts(track_parts(rgb, roles, config), config)
     if roles is None or not any(np.isin(roles[frame], (Role.SKY, Role.MOVER)).any() for frame in range(len(roles))):
-        return masked
-    return likelier(masked, _solve_parts(track_parts(rgb, None, config), config), config)
+        return _solve_parts(track_parts(rgb, roles, config), config)
+    tolerance_px = config.inlier_px * max(rgb.shape[1:3]) / 640
+    with tempfile.TemporaryDirectory(prefix="stf-depth-") as folder:
+        unmasked = KeptTracks(track_parts(rgb, roles, config), Path(folder))
+        masked = _solve_parts(unmasked, config)
+        free = _solve_parts(track_parts(rgb, None, config), config)
+        return likelier(masked, free, lambda path: share_explained(unmasked, path, tolerance_px), config)
 
 
-def likelier(masked: CameraSolve, free: CameraSolve, config: GeometryConfig) -> CameraSolve:
-    """The solve without masks, unless they took away what does not fit: then more of the other points are explained.
+def likelier(
+    masked: CameraSolve, free: CameraSolve, explained: Callable[[CameraPath], float], config: GeometryConfig
+) -> CameraSolve:
+    """The solve without masks, unless they took away what misled it: then less of the other points is explained.
 
-    A camera that masked frames show to stand still or to turn alone is believed.
+    explained: share of the points beside the masks that a path explains. A camera that masked frames show to stand
+    still or to turn alone is believed.
     """
     if not free.path.is_reliable or masked.path.kind not in (MotionKind.PARALLAX, MotionKind.UNSOLVED):
         return masked
-    gained = masked.path.inlier_fraction - free.path.inlier_fraction
-    return masked if masked.path.is_reliable and gained > config.mask_evidence else free
+    if not masked.path.is_reliable:
+        return free
+    return masked if explained(masked.path) - explained(free.path) > config.mask_evidence else free
 
 
 def _solve_parts(parts: Iterable[Tracks], config: GeometryConfig) -> CameraSolve:
@@ -88,7 +97,7 @@ class _SolvedPart:
         folder.mkdir()
         found = solve_tracks(tracks, config)
         save_solve(folder / "solve.npz", found.solve)
-        np.savez(folder / "tracks.npz", **vars(tracks))
+        tracks.save(folder / "tracks.npz")
         if found.map_ is not None:
             (folder / "map").mkdir()
             found.map_.write(folder / "map")
@@ -99,9 +108,7 @@ class _SolvedPart:
         own_px = self.stored.path.intrinsics.fx_px
         if focal_px is None or not (self.folder / "map").exists() or abs(own_px / focal_px - 1) < _SAME_FOCAL:
             return self.stored
-        with np.load(self.folder / "tracks.npz", allow_pickle=False) as content:
-            wh = (int(content["wh"][0]), int(content["wh"][1]))
-            tracks = Tracks(**{**content, "wh": wh, "start": self.stored.start})
+        tracks = Tracks.load(self.folder / "tracks.npz")
         solve = solve_at_focal(tracks, pycolmap.Reconstruction(self.folder / "map"), focal_px, config, reason)
         file = self.folder / "solve_again.npz"
         save_solve(file, solve)

@@ -60,8 +60,13 @@ class SparseMap:
     points: Float64Array
 
 
-def map_key_frames(tracks: Tracks, focal_px: float, *, focal_known: bool, config: GeometryConfig) -> Any | None:
-    """Global structure from motion over the key frames; the largest reconstruction, or None without one."""
+def map_key_frames(
+    tracks: Tracks, focal_px: float, *, focal_known: bool, config: GeometryConfig, left_out: Int64Array | None = None
+) -> Any | None:
+    """Global structure from motion over the key frames; the largest reconstruction, or None without one.
+
+    left_out: ids of points that are not matched.
+    """
     width, height = tracks.wh
     camera = pycolmap.Camera.create_from_model_name(_CAMERA_ID, "SIMPLE_PINHOLE", focal_px, width, height)
     camera.has_prior_focal_length = focal_known
@@ -69,7 +74,7 @@ def map_key_frames(tracks: Tracks, focal_px: float, *, focal_known: bool, config
     with _quiet(), tempfile.TemporaryDirectory(prefix="stf-depth-") as folder:
         database, output = Path(folder) / "tracks.db", Path(folder) / "map"
         output.mkdir()
-        if _write_database(database, tracks, camera, config) == 0:
+        if _write_database(database, tracks, camera, config, left_out) == 0:
             return None
         found = pycolmap.global_mapping(database, folder, output, _mapper_options(config, focal_known))
     return max(found.values(), key=lambda map_: map_.num_reg_images(), default=None)
@@ -86,7 +91,9 @@ def _quiet() -> Iterator[None]:
         pycolmap.logging.minloglevel = before
 
 
-def _write_database(path: Path, tracks: Tracks, camera: Any, config: GeometryConfig) -> int:
+def _write_database(
+    path: Path, tracks: Tracks, camera: Any, config: GeometryConfig, left_out: Int64Array | None
+) -> int:
     database = pycolmap.Database.open(path)
     try:
         database.write_camera(camera, use_camera_id=True)
@@ -95,7 +102,9 @@ def _write_database(path: Path, tracks: Tracks, camera: Any, config: GeometryCon
         database.write_rig(rig, use_rig_id=True)
         for position, key in enumerate(tracks.key_frames.tolist()):
             _write_image(database, position + 1, tracks.frame(key)[1])
-        return sum(_write_pair(database, tracks, camera, pair, config) for pair in _pairs(len(tracks.key_frames)))
+        return sum(
+            _write_pair(database, tracks, camera, pair, config, left_out) for pair in _pairs(len(tracks.key_frames))
+        )
     finally:
         database.close()
 
@@ -116,12 +125,21 @@ def _pairs(count: int) -> Iterator[tuple[int, int]]:
         yield from ((first, first + span) for span in spans if first + span < count)
 
 
-def _write_pair(database: Any, tracks: Tracks, camera: Any, pair: tuple[int, int], config: GeometryConfig) -> int:
+def _write_pair(
+    database: Any,
+    tracks: Tracks,
+    camera: Any,
+    pair: tuple[int, int],
+    config: GeometryConfig,
+    left_out: Int64Array | None,
+) -> int:
     first, second = (int(tracks.key_frames[position]) for position in pair)
-    rows = tracks.common(first, second)
-    if len(rows[0]) < _MIN_MATCHES:
+    rows = np.stack(tracks.common(first, second), 1)
+    if left_out is not None:
+        rows = rows[~np.isin(tracks.frame(first)[0][rows[:, 0]], left_out)]
+    if len(rows) < _MIN_MATCHES:
         return 0
-    matches = np.stack(rows, 1).astype(np.uint32)
+    matches = rows.astype(np.uint32)
     points = [tracks.frame(frame)[1].astype(np.float64) + _HALF_PX for frame in (first, second)]
     options = pycolmap.TwoViewGeometryOptions()
     options.ransac.random_seed = config.seed

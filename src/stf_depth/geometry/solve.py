@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stf_depth.config import GeometryConfig
 from stf_depth.geometry.camera_solve import CameraSolve
+from stf_depth.geometry.explained import explained
 from stf_depth.geometry.mapping import SparseMap, focal_is_observed, locate_frames, map_key_frames, with_focal
 from stf_depth.geometry.mirror import near_side_near
 from stf_depth.geometry.motion import parallax_free_motion
@@ -25,6 +26,7 @@ Int64Array = NDArray[np.int64]
 
 ASSUMED_FOCAL = "the motion does not tell the focal length; a usual one is assumed"
 _MAX_POINT_ERROR_PX = 4.0  # at 640 px long side
+_FITTING = 0.7  # of where a point is seen
 
 
 @dataclass(frozen=True)
@@ -38,22 +40,55 @@ class TracksSolve:
 def solve_tracks(tracks: Tracks, config: GeometryConfig) -> TracksSolve:
     """Camera path of the frames of ``tracks``, in a unit where the median point has depth 1.
 
-    Whatever the tracks show, a solve comes back: its ``path.kind`` and ``path.reason`` say what is wrong with it.
+    Points that do not fit, on things that move by themselves, are left out and the rest is solved again, as long as
+    that explains more of all points. Whatever the tracks show, a solve comes back: its ``path.kind`` and
+    ``path.reason`` say what is wrong with it.
     """
     if len(tracks) < config.min_frames:
         return TracksSolve(_without_structure(tracks, config, MotionKind.UNSOLVED, f"only {len(tracks)} frames"))
     kind, reason = parallax_free_motion(tracks)
     if kind is not None:
         return TracksSolve(_without_structure(tracks, config, kind, reason))
+    found = _mapped(tracks, config)
+    for _ in range(config.solve_rounds):
+        again = _without_misfits(found, tracks, config)
+        if again is None:
+            break
+        found = again
+    return found
+
+
+def _mapped(tracks: Tracks, config: GeometryConfig, left_out: Int64Array | None = None) -> TracksSolve:
+    """The solve with a known focal length, a free one, or a usual one where a free one runs away."""
     known, usual = known_focal_px(config, tracks.wh[0]), config.first_focal * max(tracks.wh)
+
+    def mapped(focal_px: float, *, is_free: bool, reason: str = "") -> TracksSolve:
+        map_ = map_key_frames(tracks, focal_px, focal_known=not is_free, config=config, left_out=left_out)
+        return _with_map(tracks, map_, config, reason)
+
     if known is not None:
-        return _with_map(tracks, map_key_frames(tracks, known, focal_known=True, config=config), config)
-    free = _with_map(tracks, map_key_frames(tracks, usual, focal_known=False, config=config), config)
+        return mapped(known, is_free=False)
+    free = mapped(usual, is_free=True)
     if free.solve.path.is_reliable:
         return free
     # Motion straight ahead, or little of it, does not hold the focal length: a free one then runs away with the rest.
-    fixed = _with_map(tracks, map_key_frames(tracks, usual, focal_known=True, config=config), config, ASSUMED_FOCAL)
+    fixed = mapped(usual, is_free=False, reason=ASSUMED_FOCAL)
     return fixed if fixed.solve.path.is_reliable else free
+
+
+def _without_misfits(found: TracksSolve, tracks: Tracks, config: GeometryConfig) -> TracksSolve | None:
+    """The solve of the points that fit alone; None where nearly all do, or where it does not explain clearly more."""
+    path = found.solve.path
+    if not path.solved.any():
+        return None
+    misfit_px = config.misfit_px * max(tracks.wh) / 640
+    misfits = explained(tracks, path, misfit_px).misfits(misfit_px, _FITTING)
+    if len(misfits) < config.misfit_share * len(np.unique(tracks.ids)):
+        return None
+    again = _mapped(tracks, config, misfits)
+    gained = again.solve.path.inlier_fraction - path.inlier_fraction
+    is_better = again.solve.path.is_reliable and gained > config.misfit_evidence
+    return again if is_better else None
 
 
 def solve_at_focal(tracks: Tracks, map_: Any, focal_px: float, config: GeometryConfig, reason: str) -> CameraSolve:
@@ -77,7 +112,7 @@ def _with_map(tracks: Tracks, map_: Any | None, config: GeometryConfig, reason: 
 
 
 def _located(tracks: Tracks, map_: Any, config: GeometryConfig, reason: str) -> CameraSolve:
-    solve = _assemble(tracks, locate_frames(tracks, map_, config))
+    solve = _assemble(tracks, locate_frames(tracks, map_, config), config)
     return gated(replace(solve, path=replace(solve.path, reason=reason)), config)
 
 
@@ -102,7 +137,7 @@ def _without_structure(tracks: Tracks, config: GeometryConfig, kind: MotionKind,
     return CameraSolve.without_poses(kind, _intrinsics(focal, tracks.wh), tracks.sharpness, reason=reason)
 
 
-def _assemble(tracks: Tracks, found: SparseMap) -> CameraSolve:
+def _assemble(tracks: Tracks, found: SparseMap, config: GeometryConfig) -> CameraSolve:
     """Poses of all frames and who sees which point, in a unit where the median depth of the points is 1."""
     intrinsics = _intrinsics(found.focal_px, tracks.wh)
     poses = fill_poses(found.world_from_cam, found.solved)
@@ -122,11 +157,12 @@ def _assemble(tracks: Tracks, found: SparseMap) -> CameraSolve:
         world_from_cam=poses,
         solved=found.solved,
         reliability=np.where(found.solved, found.inliers, 0).astype(np.float32),
-        inlier_fraction=len(rows) / max(len(tracks.ids), 1),
         triangulation_angle_degrees=angle,
         reprojection_error_px=float(np.median(error)) if len(error) else 0.0,
     )
     seen = np.column_stack([tracks.xy_px[rows], unit / z])
+    inlier_px = config.inlier_px * max(tracks.wh) / 640
+    path = replace(path, inlier_fraction=explained(tracks, path, inlier_px).share(inlier_px))
     bounds = np.searchsorted(frame_of_row[rows], np.arange(1, len(tracks)))
     return CameraSolve(path, FramePoints(np.split(seen, bounds)), tracks.sharpness)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -21,7 +22,7 @@ from stf_depth.geometry.arrays import as_uint8
 from stf_depth.perception.frames import nearest
 from stf_depth.types import BoolArray, Float32Array, Frames, Role, Uint8Array
 
-__all__ = ["Tracks", "track_parts", "trackable_mask"]
+__all__ = ["KeptTracks", "Tracks", "track_parts", "trackable_mask"]
 
 Int64Array = NDArray[np.int64]
 
@@ -69,6 +70,35 @@ class Tracks:
             return float("nan")
         moved = self.frame(second)[1][b] - self.frame(first)[1][a]
         return float(np.percentile(np.hypot(moved[:, 0], moved[:, 1]), percentile))
+
+    def save(self, path: Path) -> None:
+        """Write them as an npz file."""
+        np.savez(path, **vars(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Tracks:
+        """What ``save`` wrote."""
+        with np.load(path, allow_pickle=False) as content:
+            wh = (int(content["wh"][0]), int(content["wh"][1]))
+            return cls(**{**content, "wh": wh, "start": int(content["start"])})
+
+
+class KeptTracks:
+    """Parts of a shot's tracks, kept on disk as they come the first time, to be gone through again."""
+
+    def __init__(self, parts: Iterator[Tracks], folder: Path) -> None:
+        self._parts, self._folder, self._count = parts, folder, 0
+
+    def __iter__(self) -> Iterator[Tracks]:
+        for number in range(self._count):
+            yield Tracks.load(self._file(number))
+        for tracks in self._parts:
+            tracks.save(self._file(self._count))
+            self._count += 1
+            yield tracks
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"{number:05d}.npz"
 
 
 def trackable_mask(roles: Uint8Array, width: int, height: int) -> Uint8Array:

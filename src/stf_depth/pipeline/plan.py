@@ -32,7 +32,7 @@ _VERSIONS = {
     "depth": 1,
     "semantic": 1,
     "panoptic": 1,
-    "camera": 4,
+    "camera": 5,
     "structure": 4,
     "fusion": 9,
 }
