@@ -140,15 +140,18 @@ class GeometryConfig(FrozenConfig):
     focal_evidence: float = Field(0.02, ge=0)
     mask_evidence: float = Field(0.005, ge=0)
     pose_error_px: float = Field(3.0, gt=0)
-    inlier_px: float = Field(1.0, gt=0)
-    # Points that fit less well than that are left out of another round, where they are more than that share.
+    inlier_px: float = Field(2.0, gt=0)
+    # Solves are compared by what they explain to within explained_px. Points that fit less well than misfit_px are left
+    # out of another round, where they are more than misfit_share of all.
+    explained_px: float = Field(1.0, gt=0)
     misfit_px: float = Field(1.5, gt=0)
     misfit_share: float = Field(0.1, ge=0, le=1)
     misfit_evidence: float = Field(0.005, ge=0)
     solve_rounds: int = Field(3, ge=0)
     min_frames: int = Field(5, ge=2)
     min_points: int = Field(60, ge=8)
-    min_inlier_fraction: float = Field(0.4, ge=0, le=1)
+    sure_inlier_fraction: float = Field(0.65, ge=0, le=1)
+    min_inlier_fraction: float = Field(0.5, ge=0, le=1)
     min_angle_degrees: float = Field(1.5, ge=0)
     max_reprojection_px: float = Field(1.5, gt=0)
     min_solved_fraction: float = Field(0.5, ge=0, le=1)
@@ -267,7 +270,7 @@ class FusionConfig(FrozenConfig):
     tolerance_jitter: float = Field(2.0, ge=0)
     max_tolerance: float = Field(0.16, gt=0)
     fine_filter: bool = True
-    fine_radius: int = Field(2, ge=1, le=16)
+    fine_radius: int = Field(3, ge=1, le=16)
     fine_tolerance: float = Field(0.04, gt=0)
 
     def window_frames(self) -> int:

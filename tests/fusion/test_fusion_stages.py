@@ -424,6 +424,7 @@ class _Found:
     def __init__(self, links: float, anchors: float | None) -> None:
         self.link_noise = (links, links)
         self.anchor_noise = anchors
+        self.anchor_tail = None if anchors is None else 2 * anchors
 
 
 @pytest.mark.parametrize(

@@ -133,4 +133,4 @@ def errors_of(disparity: object, clip: SyntheticClip) -> np.ndarray:
 
 def test_belief_falls_with_the_gap_to_the_network() -> None:
     gap = torch.tensor([0.0, 0.5, 1.0, -1.0])
-    np.testing.assert_allclose(belief(gap, 0.5), [1, 0.5, 1 / 17, 1 / 17], rtol=1e-6)
+    np.testing.assert_allclose(belief(gap, 0.5), [1, 0.5, 1 / 257, 1 / 257], rtol=1e-6)

@@ -35,7 +35,7 @@ def solve_camera(rgb: Frames, *, roles: Frames | None = None, config: GeometryCo
     """
     if roles is None or not any(np.isin(roles[frame], (Role.SKY, Role.MOVER)).any() for frame in range(len(roles))):
         return _solve_parts(track_parts(rgb, roles, config), config)
-    tolerance_px = config.inlier_px * max(rgb.shape[1:3]) / 640
+    tolerance_px = config.explained_px * max(rgb.shape[1:3]) / 640
     with tempfile.TemporaryDirectory(prefix="stf-depth-") as folder:
         unmasked = KeptTracks(track_parts(rgb, roles, config), Path(folder))
         masked = _solve_parts(unmasked, config)

@@ -69,11 +69,18 @@ def _mapped(tracks: Tracks, config: GeometryConfig, left_out: Int64Array | None 
     if known is not None:
         return mapped(known, is_free=False)
     free = mapped(usual, is_free=True)
-    if free.solve.path.is_reliable:
+    if free.solve.path.is_reliable and free.solve.path.inlier_fraction > config.sure_inlier_fraction:
         return free
     # Motion straight ahead, or little of it, does not hold the focal length: a free one then runs away with the rest.
     fixed = mapped(usual, is_free=False, reason=ASSUMED_FOCAL)
-    return fixed if fixed.solve.path.is_reliable else free
+    solves = [found for found in (free, fixed) if found.solve.path.is_reliable]
+    return max(solves, key=lambda found: _share(found, tracks, config), default=free)
+
+
+def _share(found: TracksSolve, tracks: Tracks, config: GeometryConfig) -> float:
+    """Of what was tracked, how much a solve explains: what solves are compared by."""
+    tolerance_px = config.explained_px * max(tracks.wh) / 640
+    return explained(tracks, found.solve.path, tolerance_px).share(tolerance_px)
 
 
 def _without_misfits(found: TracksSolve, tracks: Tracks, config: GeometryConfig) -> TracksSolve | None:
@@ -86,9 +93,10 @@ def _without_misfits(found: TracksSolve, tracks: Tracks, config: GeometryConfig)
     if len(misfits) < config.misfit_share * len(np.unique(tracks.ids)):
         return None
     again = _mapped(tracks, config, misfits)
-    gained = again.solve.path.inlier_fraction - path.inlier_fraction
-    is_better = again.solve.path.is_reliable and gained > config.misfit_evidence
-    return again if is_better else None
+    if not again.solve.path.is_reliable:
+        return None
+    gained = _share(again, tracks, config) - _share(found, tracks, config)
+    return again if gained > config.misfit_evidence else None
 
 
 def solve_at_focal(tracks: Tracks, map_: Any, focal_px: float, config: GeometryConfig, reason: str) -> CameraSolve:
