@@ -34,7 +34,7 @@ _VERSIONS = {
     "panoptic": 1,
     "camera": 5,
     "structure": 4,
-    "fusion": 9,
+    "fusion": 10,
 }
 
 
