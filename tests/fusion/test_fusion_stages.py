@@ -437,6 +437,18 @@ def test_abstain_rule(links: float, anchors: float | None, acts: bool) -> None:
     assert (evidence.structure_gain > 0) is (anchors is not None and anchors > CONFIG.structure_noise)
 
 
+def test_structure_is_doubted_sooner_where_the_network_agrees_with_it_elsewhere() -> None:
+    def contradiction(tail: float | None) -> float:
+        found = _Found(0.1, 0.06)
+        found.anchor_tail = tail
+        return weigh_evidence(found, CONFIG).contradiction  # type: ignore[arg-type]
+
+    most, least, tail = CONFIG.structure_contradiction, CONFIG.contradiction_least, CONFIG.contradiction_tail
+    assert contradiction(None) == contradiction(2 * tail) == contradiction(tail) == most
+    assert contradiction(0.8 * tail) == pytest.approx(0.8**3 * most)
+    assert contradiction(0.1 * tail) == contradiction(0.0) == least
+
+
 def test_a_network_nearly_as_good_as_the_structure_is_bent_less() -> None:
     noises = (0.046, 0.06, 0.08, 0.15)
     found = [weigh_evidence(_Found(0.1, noise), CONFIG) for noise in noises]  # type: ignore[arg-type]

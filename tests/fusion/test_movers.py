@@ -120,6 +120,42 @@ def test_what_contradicts_the_network_by_far_bends_it_little(street: SyntheticCl
     assert plain[movers].mean() < 0.8 * believing[movers].mean()
 
 
+def test_what_a_good_network_contradicts_moves(street: SyntheticClip) -> None:
+    """One of the movers, without a mask, surely triangulated at seven tenths of its distance."""
+    inputs = inputs_of(street, on_movers=0.9, elsewhere=0.9)
+    assert inputs.structure is not None
+    shares = {label: (street.labels == label).mean() for label in np.unique(street.labels[street.roles == Role.MOVER])}
+    movers = street.labels == min(shares, key=lambda label: shares[label])
+    assert 0.005 < movers.mean() < 0.04  # few enough for the rest to judge
+    nearer = np.where(movers[:, 1::2, 1::2], np.float32(1 / 0.7), np.float32(1)) * inputs.structure.disparity
+    count = len(street.rgb)
+    path = CameraPath(
+        MotionKind.PARALLAX,
+        street.intrinsics,
+        street.world_from_cam,
+        np.ones(count, bool),
+        np.ones(count, np.float32),
+    )
+    inputs = replace(inputs, roles=None, structure=StructureMaps(nearer, inputs.structure.confidence), camera=path)
+
+    def on_movers(disparity: np.ndarray, **options: float) -> float:
+        config = RunConfig().with_values({f"fusion.{name}": value for name, value in options.items()})
+        chunks = fuse_shot(replace(inputs, disparity=disparity), config)
+        return float(errors_of(np.concatenate([chunk.disparity for chunk in chunks]), street)[movers].mean())
+
+    good = good_network(street)
+    judged = on_movers(good)
+    assert judged < 1.2 * float(errors_of(good, street)[movers].mean())
+    assert judged < 0.5 * on_movers(good, contradiction_least=0.75)
+
+
+def good_network(clip: SyntheticClip) -> np.ndarray:
+    """Disparity with waves of a sixth, too short for the alignment."""
+    height, width = clip.depth.shape[1:]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return np.maximum(clip.disparity, np.float32(1e-3)) * np.exp(np.float32(0.16) * np.sin(x / 3) * np.cos(y / 4))
+
+
 def weak_network(clip: SyntheticClip) -> np.ndarray:
     """Disparity with a bias that stays in its place, from 0.7 to 1.4 times the true one."""
     height, width = clip.depth.shape[1:]
