@@ -303,7 +303,7 @@ class CameraPath:
 
     world_from_cam: (T, 4, 4) float64, rigid, in the shot's own unit and frame. solved: (T,) bool; the pose
     of an unsolved frame is interpolated and must not be used for warping. reliability: (T,) float32 in
-    [0, 1], 0 where the pose is not to be trusted.
+    [0, 1], 0 where the pose is not to be trusted. inlier_fraction: share of what was tracked that the path explains.
     """
 
     kind: MotionKind
