@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import tables
-from measuring import environment, save
+from measuring import environment, save_with_table
 from quality import CLIPS, Scene, rounded
 from stf_depth.api import configure
 from stf_depth.evaluation.evaluate import score_prediction
@@ -71,11 +71,9 @@ def main() -> None:
             for row in rows_of(CLIPS[name](name, Path(scratch), arguments.frames), Path(scratch)):
                 print(row, flush=True)
                 rows.append(row)
-    save(arguments.results, {"environment": environment(), "rows": rows})
-    if arguments.results == "causal":
-        document = tables.REPOSITORY / "docs" / "performance.md"
-        text = tables.with_table(document.read_text(encoding="utf-8"), "causal", markdown(rows), document.name)
-        document.write_text(text, encoding="utf-8")
+    save_with_table(
+        arguments.results, "causal", {"environment": environment(), "rows": rows}, "performance.md", markdown(rows)
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 import tables
-from measuring import environment, save
+from measuring import environment, save_with_table
 from stf_depth.config import RunConfig
 from stf_depth.evaluation.clips import GroundTruthClip
 from stf_depth.evaluation.evaluate import score_prediction
@@ -171,11 +171,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             rows += rows_of(name, arguments.frames, Path(scratch))
     content = {"environment": environment(), "frames": arguments.frames, "seed": SEED, "rows": rows}
-    save(arguments.results, content)
-    if arguments.results == "masks":
-        document = tables.REPOSITORY / "docs" / "fusion.md"
-        text = tables.with_table(document.read_text(encoding="utf-8"), "masks", markdown(content), document.name)
-        document.write_text(text, encoding="utf-8")
+    save_with_table(arguments.results, "masks", content, "fusion.md", markdown(content))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import tables
 from stf_depth.synthetic import degrade, render_clip, scene
 from stf_depth.video.writer import VideoWriter
 
@@ -143,6 +144,14 @@ def parse_wh(text: str) -> tuple[int, int]:
     """``"640x360"`` as numbers."""
     width, height = (int(side) for side in text.split("x"))
     return width, height
+
+
+def save_with_table(name: str, own: str, results: dict[str, Any], document: str, content: str) -> None:
+    """``save``, and the table ``own`` of a document in docs/ rewritten, unless the results are a trial's."""
+    save(name, results)
+    if name == own:
+        path = tables.REPOSITORY / "docs" / document
+        path.write_text(tables.with_table(path.read_text(encoding="utf-8"), own, content, document), encoding="utf-8")
 
 
 def save(name: str, results: dict[str, Any]) -> None:

@@ -24,16 +24,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-import tables
-from measuring import environment, save
+from measuring import environment, save_with_table
 from stf_depth.api import process
+from stf_depth.evaluation.metrics import DISPARITY_FLOOR, Group, aligned_depth_m, fit_sums, truth_mask
 from stf_depth.evaluation.predictions import open_prediction
 from stf_depth.synthetic import (
     Box,
     Camera,
     Scene,
     Sphere,
-    Surface,
     SyntheticClip,
     Take,
     Thing,
@@ -42,15 +41,11 @@ from stf_depth.synthetic import (
     scene,
     write_video,
 )
+from stf_depth.synthetic.library import RED, TEAL, VIOLET, YELLOW
 from stf_depth.types import Float32Array, Role
 
 WH, NOISE, SEED, D_MAX_M = (320, 180), 1.2, 0, 80.0
-COLOURS = (
-    Surface((110, 22, 18), (244, 118, 82), 110, 1),
-    Surface((10, 74, 84), (112, 214, 206), 110, 2),
-    Surface((122, 84, 8), (252, 220, 108), 110, 3),
-    Surface((58, 34, 92), (190, 150, 232), 110, 0),
-)
+COLOURS = (RED, TEAL, YELLOW, VIOLET)
 CAR, PERSON = Box((1.7, 1.3, 3.6)), Box((0.5, 1.7, 0.4))
 
 Errors = dict[str, float]
@@ -112,12 +107,9 @@ MASKS: dict[str, Callable[[SyntheticClip, Path], str]] = {
 
 def relative_errors(disparity: Float32Array, clip: SyntheticClip) -> Float32Array:
     """|z - g| / g after one scale and shift in disparity, (T, H, W); NaN where the truth is too far."""
-    known = np.isfinite(clip.depth) & (clip.depth < D_MAX_M)
-    truth = np.where(known, clip.depth, 1.0)
-    p = np.maximum(disparity, 1e-3)
-    design = np.stack([p[known], np.ones(int(known.sum()))], 1).astype(np.float64)
-    scale, shift = np.linalg.lstsq(design, 1 / truth[known], rcond=None)[0]
-    z = np.clip(1 / np.maximum(scale * p + shift, 1e-3), 1e-3, D_MAX_M)
+    known = truth_mask(clip.depth, D_MAX_M)
+    p, truth = np.maximum(disparity, DISPARITY_FLOOR), np.where(known, clip.depth, 1.0)
+    z = aligned_depth_m(p, fit_sums(p, truth, known).solve(Group.AFFINE), D_MAX_M)
     return np.where(known, np.abs(z - truth) / truth, np.nan).astype(np.float32)
 
 
@@ -174,8 +166,8 @@ def markdown(content: Mapping[str, Any]) -> str:
     for kind in ("(input)", *MASKS):
         rows = [row for row in content["rows"] if row["masks"] == kind]
         lines.append("| " + " | ".join([kind, *_cells(rows, of_input)]) + " |")
-    drives = f"{len(of_input)} drives, {content['frames']} frames of 320x180; AbsRel with one scale and shift a clip"
-    return "\n".join([*lines, "", f"Measured by `python benchmarks/movers.py` ({drives})."])
+    command = f"python benchmarks/movers.py --drives {len(of_input)} --frames {content['frames']}"
+    return "\n".join([*lines, "", f"AbsRel with one scale and shift a clip, 320x180. Measured by `{command}`."])
 
 
 def _cells(rows: list[dict[str, Any]], of_input: Mapping[int, Errors]) -> list[str]:
@@ -212,11 +204,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             rows += rows_of(seed, arguments.frames, Path(scratch))
     content = {"environment": environment(), "frames": arguments.frames, "seed": SEED, "rows": rows}
-    save(arguments.results, content)
-    if arguments.results == "movers":
-        document = tables.REPOSITORY / "docs" / "fusion.md"
-        text = tables.with_table(document.read_text(encoding="utf-8"), "movers", markdown(content), document.name)
-        document.write_text(text, encoding="utf-8")
+    save_with_table(arguments.results, "movers", content, "fusion.md", markdown(content))
 
 
 if __name__ == "__main__":

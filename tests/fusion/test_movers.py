@@ -97,19 +97,12 @@ def test_what_contradicts_the_network_by_far_bends_it_little(street: SyntheticCl
     assert inputs.structure is not None
     movers, sky = street.roles == Role.MOVER, street.roles == Role.SKY
     nearer = np.where(movers[:, ::2, ::2], np.float32(3), np.float32(1)) * inputs.structure.disparity
-    count = len(street.rgb)
     inputs = replace(
         inputs,
         disparity=weak_network(street),
         roles=None,
         structure=StructureMaps(nearer, inputs.structure.confidence),
-        camera=CameraPath(
-            MotionKind.PARALLAX,
-            street.intrinsics,
-            street.world_from_cam,
-            np.ones(count, bool),
-            np.ones(count, np.float32),
-        ),
+        camera=true_path(street),
     )
     plain, believing = (
         errors_of(np.concatenate([chunk.disparity for chunk in fuse_shot(inputs, config)]), street)
@@ -128,15 +121,9 @@ def test_what_a_good_network_contradicts_moves(street: SyntheticClip) -> None:
     movers = street.labels == min(shares, key=lambda label: shares[label])
     assert 0.005 < movers.mean() < 0.04  # few enough for the rest to judge
     nearer = np.where(movers[:, 1::2, 1::2], np.float32(1 / 0.7), np.float32(1)) * inputs.structure.disparity
-    count = len(street.rgb)
-    path = CameraPath(
-        MotionKind.PARALLAX,
-        street.intrinsics,
-        street.world_from_cam,
-        np.ones(count, bool),
-        np.ones(count, np.float32),
+    inputs = replace(
+        inputs, roles=None, structure=StructureMaps(nearer, inputs.structure.confidence), camera=true_path(street)
     )
-    inputs = replace(inputs, roles=None, structure=StructureMaps(nearer, inputs.structure.confidence), camera=path)
 
     def on_movers(disparity: np.ndarray, **options: float) -> float:
         config = RunConfig().with_values({f"fusion.{name}": value for name, value in options.items()})
@@ -147,6 +134,12 @@ def test_what_a_good_network_contradicts_moves(street: SyntheticClip) -> None:
     judged = on_movers(good)
     assert judged < 1.2 * float(errors_of(good, street)[movers].mean())
     assert judged < 0.5 * on_movers(good, contradiction_least=0.75)
+
+
+def true_path(clip: SyntheticClip) -> CameraPath:
+    count = len(clip)
+    trust = np.ones(count, np.float32)
+    return CameraPath(MotionKind.PARALLAX, clip.intrinsics, clip.world_from_cam, np.ones(count, bool), trust)
 
 
 def good_network(clip: SyntheticClip) -> np.ndarray:

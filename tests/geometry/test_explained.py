@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,13 +63,21 @@ def direction_error_degrees(found: CameraPath, true: CameraPath) -> float:
     return float(np.degrees(np.arccos(np.clip(a @ b, -1, 1))))
 
 
-def test_the_true_path_explains_what_stands_still_alone() -> None:
+def test_the_true_path_explains_what_stands_still() -> None:
     tracks = tracked()
     found = explained(tracks, true_path(), 1.0)
     still = tracks.ids < STILL
     assert (found.error_px[found.judged & still] < 1.0).mean() > 0.99
     assert found.judged[still].mean() > 0.8
     assert np.median(found.error_px[found.judged & still]) == pytest.approx(0.12, abs=0.06)
+
+
+def test_misfits_are_what_moves_aside() -> None:
+    tracks = tracked(step_m=ASIDE_M)
+    misfits = explained(tracks, true_path(), 1.5).misfits(1.5, 0.7)
+    moving = np.unique(tracks.ids[tracks.ids >= STILL])
+    assert (misfits >= STILL).all()
+    assert len(misfits) > 0.6 * len(moving)
 
 
 def test_each_error_is_that_of_the_depth_that_fits_best() -> None:
@@ -98,7 +107,7 @@ def test_points_of_few_frames_and_frames_without_a_pose_are_not_judged() -> None
     assert share_explained([tracks], half, 1.0) == 0.0
 
 
-def test_a_share_counts_all_parts(tmp_path: object) -> None:
+def test_a_share_counts_all_parts(tmp_path: Path) -> None:
     tracks, path = tracked(), true_path()
     cut = int(tracks.offsets[12])
     first = Tracks(
@@ -113,7 +122,7 @@ def test_a_share_counts_all_parts(tmp_path: object) -> None:
         WH,
         12,
     )
-    kept = KeptTracks(iter([first, second]), tmp_path)  # type: ignore[arg-type]
+    kept = KeptTracks(iter([first, second]), tmp_path)
     once, again = share_explained(kept, path, 1.0), share_explained(kept, path, 1.0)
     assert once == again
     both = [explained(part, replace(path, **sliced(path, part)), 1.0).counts(1.0) for part in (first, second)]
