@@ -25,7 +25,6 @@ from stf_depth.types import BoolArray, Float64Array
 __all__ = [
     "SparseMap",
     "adjusted",
-    "focal_is_observed",
     "locate_frames",
     "map_key_frames",
     "mean_error_px",
@@ -41,6 +40,7 @@ _MIN_MATCHES = 30
 _TRACKS_PER_VIEW = 150  # halves the time of the bundle adjustment and changes no pose that was measured
 _MIN_POSE_POINTS = 12
 _FOCAL_TEST_STEPS = 40
+_LOSS_PX = 0.5  # at 640 px long side, from where on an error counts by its size
 
 
 @dataclass(frozen=True)
@@ -173,11 +173,13 @@ def with_focal(map_: Any, focal_px: float) -> Any:
 def adjusted(map_: Any, focal_px: float | None, *, refine_focal: bool, steps: int) -> Any:
     """Copy of a reconstruction after a bundle adjustment of at most ``steps``, from its own focal length when None."""
     other = copy.deepcopy(map_)
+    camera = other.cameras[_CAMERA_ID]
     if focal_px is not None:
-        camera = other.cameras[_CAMERA_ID]
         camera.params = np.array([focal_px, *camera.params[1:]])
     options = pycolmap.BundleAdjustmentOptions()
     options.refine_focal_length = refine_focal
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.HUBER
+    options.ceres.loss_function_scale = _LOSS_PX * max(camera.width, camera.height) / 640
     options.print_summary = False
     options.ceres.use_gpu = False
     options.ceres.solver_options.num_threads = 1
@@ -196,14 +198,6 @@ def mean_error_px(map_: Any) -> float:
     """Mean reprojection error of the key frames' points; infinite where an adjustment diverged."""
     error = float(map_.compute_mean_reprojection_error())
     return error if np.isfinite(error) else float("inf")
-
-
-def focal_is_observed(map_: Any, other: Any, config: GeometryConfig) -> bool:
-    """Whether the tracks prefer the focal length of ``map_`` to that of ``other``.
-
-    A camera that moves without turning shows the same pictures at any focal length.
-    """
-    return mean_error_px(other) > (1 + config.focal_evidence) * mean_error_px(map_)
 
 
 def locate_frames(tracks: Tracks, map_: Any, config: GeometryConfig) -> SparseMap:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from stf_depth.config import GeometryConfig
 from stf_depth.geometry.camera_solve import CameraSolve
 from stf_depth.geometry.explained import explained
-from stf_depth.geometry.mapping import SparseMap, focal_is_observed, locate_frames, map_key_frames, with_focal
+from stf_depth.geometry.focal import likeliest_focal
+from stf_depth.geometry.mapping import SparseMap, locate_frames, map_key_frames, with_focal
 from stf_depth.geometry.mirror import near_side_near
 from stf_depth.geometry.motion import parallax_free_motion
 from stf_depth.geometry.points import FramePoints
@@ -59,20 +60,18 @@ def solve_tracks(tracks: Tracks, config: GeometryConfig) -> TracksSolve:
 
 
 def _mapped(tracks: Tracks, config: GeometryConfig, left_out: Int64Array | None = None) -> TracksSolve:
-    """The solve with a known focal length, a free one, or a usual one where a free one runs away."""
+    """The solve with the known focal length, or the better of two: a mapper may go astray with a free focal length, or
+    at a usual one that is far off.
+    """
     known, usual = known_focal_px(config, tracks.wh[0]), config.first_focal * max(tracks.wh)
 
-    def mapped(focal_px: float, *, is_free: bool, reason: str = "") -> TracksSolve:
+    def mapped(focal_px: float, *, is_free: bool) -> TracksSolve:
         map_ = map_key_frames(tracks, focal_px, focal_known=not is_free, config=config, left_out=left_out)
-        return _with_map(tracks, map_, config, reason)
+        return _with_map(tracks, map_, config)
 
     if known is not None:
         return mapped(known, is_free=False)
-    free = mapped(usual, is_free=True)
-    if free.solve.path.is_reliable and free.solve.path.inlier_fraction > config.sure_inlier_fraction:
-        return free
-    # Motion straight ahead, or little of it, does not hold the focal length: a free one then runs away with the rest.
-    fixed = mapped(usual, is_free=False, reason=ASSUMED_FOCAL)
+    free, fixed = (mapped(usual, is_free=is_free) for is_free in (True, False))
     solves = [found for found in (free, fixed) if found.solve.path.is_reliable]
     return max(solves, key=lambda found: _share(found, tracks, config), default=free)
 
@@ -104,18 +103,16 @@ def solve_at_focal(tracks: Tracks, map_: Any, focal_px: float, config: GeometryC
     return _located(tracks, with_focal(map_, focal_px), config, reason)
 
 
-def _with_map(tracks: Tracks, map_: Any | None, config: GeometryConfig, reason: str = "") -> TracksSolve:
-    """The solve that a map of the key frames gives, gated; ``reason`` for how its focal length came about."""
+def _with_map(tracks: Tracks, map_: Any | None, config: GeometryConfig) -> TracksSolve:
+    """The solve that a map of the key frames gives, gated."""
     if map_ is None or map_.num_points3D() < config.min_points:
         unfit = "the tracks fit no rigid scene seen by one camera"
         return TracksSolve(_without_structure(tracks, config, MotionKind.UNSOLVED, unfit))
     known, usual = known_focal_px(config, tracks.wh[0]), config.first_focal * max(tracks.wh)
-    is_fixed = known is not None or bool(reason)
-    map_ = near_side_near(map_, known or usual, focal_known=is_fixed)
-    if not is_fixed:
-        assumed = with_focal(map_, usual)
-        if not focal_is_observed(map_, assumed, config):
-            map_, reason = assumed, ASSUMED_FOCAL
+    map_, reason = near_side_near(map_, known or usual, focal_known=known is not None), ""
+    if known is None:
+        map_, is_told = likeliest_focal(map_, usual, config)
+        reason = "" if is_told else ASSUMED_FOCAL
     return TracksSolve(_located(tracks, map_, config, reason), map_)
 
 

@@ -32,7 +32,7 @@ _VERSIONS = {
     "depth": 1,
     "semantic": 1,
     "panoptic": 1,
-    "camera": 5,
+    "camera": 7,
     "structure": 4,
     "fusion": 10,
 }
