@@ -238,9 +238,10 @@ class FusionConfig(FrozenConfig):
     structure: bool = True
     structure_cells: Counts = (2, 5, 10, 20, 40)
     structure_spread: float = Field(0.1, gt=0)
-    structure_contradiction: float = Field(0.75, gt=0)
+    structure_contradiction: float = Field(0.6, gt=0)
+    contradiction_cells: Counts = (2, 5, 10)
     contradiction_least: float = Field(0.1, gt=0)
-    contradiction_tail: float = Field(0.36, gt=0)
+    contradiction_tail: float = Field(0.33, gt=0)
     structure_damping: float = Field(0.02, gt=0)
     structure_sharpness: float = Field(0.6, gt=0)
     structure_noise: float = Field(0.045, gt=0)
@@ -262,6 +263,7 @@ class FusionConfig(FrozenConfig):
     sky_min_support: float = Field(0.4, ge=0, le=1)
     sky_max_measured: float = Field(0.15, ge=0, le=1)
     mover_max_measured: float = Field(0.5, ge=0, le=1)
+    mover_max_gap: float = Field(0.25, gt=0)
     abstain: bool = True
     abstain_noise: float = Field(0.016, gt=0)
     pose_filter: bool = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -232,9 +233,11 @@ def test_bending_follows_the_structure_and_keeps_detail(rng: np.random.Generator
     network = maps(x + detail)
     structure = maps(x + 0.2 * np.sin(2 * x) - 0.1 * y + 0.3 + detail)
     trust = torch.ones_like(network)
-    bent = bend_to_structure(network, torch.ones_like(network), structure, trust, 0.5, CONFIG)
+    bend = partial(bend_to_structure, network, torch.ones_like(network), structure, spread=0.5)
+    bend = partial(bend, cells=CONFIG.structure_cells, damping=CONFIG.structure_damping)
+    bent = bend(trust)
     assert float((bent - structure).abs().mean()) < 0.02
-    untouched = bend_to_structure(network, torch.ones_like(network), structure, 0 * trust, 0.5, CONFIG)
+    untouched = bend(0 * trust)
     torch.testing.assert_close(untouched, network)
 
 

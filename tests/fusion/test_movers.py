@@ -10,13 +10,16 @@ import torch
 
 from stf_depth.config import FusionConfig, RunConfig
 from stf_depth.fusion.inputs import ShotInputs, StructureMaps
+from stf_depth.fusion.logmap import LogMap
 from stf_depth.fusion.movers import with_believed_movers
+from stf_depth.fusion.prelook import Prelook
 from stf_depth.fusion.shot import fuse_shot
-from stf_depth.fusion.structure import belief
+from stf_depth.fusion.structure import belief, contradiction_gap
 from stf_depth.synthetic import SyntheticClip, render_clip, scene
 from stf_depth.types import Ambiguity, CameraPath, MotionKind, Role
 
 CONFIG = FusionConfig()
+PRELOOK = Prelook(LogMap(0.0, 1e-6, Ambiguity.SCALE), 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def inputs_of(clip: SyntheticClip, *, on_movers: float, elsewhere: float) -> Sho
 
 def test_what_moves_has_no_structure_and_stays_a_mover(street: SyntheticClip) -> None:
     inputs = inputs_of(street, on_movers=0.1, elsewhere=0.8)
-    believed = with_believed_movers(inputs, CONFIG)
+    believed = with_believed_movers(inputs, CONFIG, PRELOOK)
     assert believed.structure is not None and believed.roles is not None
     np.testing.assert_array_equal(believed.roles[1], street.roles[1])
     confidence = np.asarray(believed.structure.confidence[1])
@@ -48,7 +51,7 @@ def test_what_moves_has_no_structure_and_stays_a_mover(street: SyntheticClip) ->
 def test_movers_of_a_frame_without_anything_solid_are_believed(street: SyntheticClip, other: Role) -> None:
     inputs = inputs_of(street, on_movers=0.8, elsewhere=0.8)
     roles = np.where(street.roles == Role.MOVER, street.roles, np.uint8(other))
-    believed = with_believed_movers(replace(inputs, roles=roles), CONFIG)
+    believed = with_believed_movers(replace(inputs, roles=roles), CONFIG, PRELOOK)
     assert believed.roles is not None
     np.testing.assert_array_equal(believed.roles[1], roles[1])
 
@@ -58,7 +61,7 @@ def test_masks_of_what_was_triangulated_as_well_as_the_rest_are_not_believed(
     street: SyntheticClip, on_movers: float, elsewhere: float
 ) -> None:
     inputs = inputs_of(street, on_movers=on_movers, elsewhere=elsewhere)
-    result = with_believed_movers(inputs, CONFIG)
+    result = with_believed_movers(inputs, CONFIG, PRELOOK)
     assert inputs.structure is not None and result.structure is not None and result.roles is not None
     np.testing.assert_array_equal(result.structure.confidence[1], inputs.structure.confidence[1])
     assert result.roles.shape == street.roles.shape
@@ -66,6 +69,25 @@ def test_masks_of_what_was_triangulated_as_well_as_the_rest_are_not_believed(
     expected = np.where(street.roles[1] == Role.MOVER, Role.UNKNOWN, street.roles[1])
     assert np.mean(np.asarray(result.roles[1]) != expected) < 0.01  # outlines, where the sizes differ
     assert (np.asarray(result.roles[1]) == Role.MOVER).sum() < 0.1 * (street.roles[1] == Role.MOVER).sum()
+
+
+@pytest.mark.parametrize(("factor", "is_parked"), [(1.0, True), (1.15, True), (0.5, False), (1.7, False)])
+def test_what_was_triangulated_far_from_where_the_network_has_it_moves(
+    street: SyntheticClip, factor: float, is_parked: bool
+) -> None:
+    inputs = inputs_of(street, on_movers=0.8, elsewhere=0.8)
+    assert inputs.structure is not None
+    # A network whose unit is not the structure's, and structure that puts the movers elsewhere.
+    network = np.asarray(inputs.disparity) * np.float32(3)
+    movers = (street.roles == Role.MOVER)[:, ::2, ::2]
+    triangulated = np.asarray(inputs.structure.disparity) * np.where(movers, np.float32(factor), 1)
+    structure = StructureMaps(triangulated.astype(np.float32), inputs.structure.confidence)
+    prelook = Prelook(LogMap(0.0, 1e-6, Ambiguity.SCALE), 3.0)
+    result = with_believed_movers(replace(inputs, disparity=network, structure=structure), CONFIG, prelook)
+    assert result.roles is not None and result.structure is not None
+    still_movers = (np.asarray(result.roles[1]) == Role.MOVER).sum() / (street.roles[1] == Role.MOVER).sum()
+    without = (np.asarray(result.structure.confidence[1]) == 0).sum() / movers[1].sum()
+    assert (still_movers < 0.1 and without < 0.1) if is_parked else (still_movers > 0.9 and without > 0.9)
 
 
 def test_each_segment_is_judged_alone(street: SyntheticClip) -> None:
@@ -76,7 +98,7 @@ def test_each_segment_is_judged_alone(street: SyntheticClip) -> None:
     parked = street.labels == movers[0]
     confidence = np.where(parked[:, 1::2, 1::2], np.float32(0.8), inputs.structure.confidence)
     structure = StructureMaps(inputs.structure.disparity, confidence)
-    result = with_believed_movers(replace(inputs, structure=structure, segments=street.labels), CONFIG)
+    result = with_believed_movers(replace(inputs, structure=structure, segments=street.labels), CONFIG, PRELOOK)
     assert result.roles is not None
     left = np.asarray(result.roles[1]) == Role.MOVER
     assert left[parked[1]].mean() < 0.1
@@ -87,8 +109,8 @@ def test_each_segment_is_judged_alone(street: SyntheticClip) -> None:
 def test_without_structure_or_in_flow_mode_masks_are_believed(street: SyntheticClip) -> None:
     inputs = inputs_of(street, on_movers=0.8, elsewhere=0.8)
     alone = replace(inputs, structure=None)
-    assert with_believed_movers(alone, CONFIG) is alone
-    assert with_believed_movers(inputs, CONFIG.model_copy(update={"mode": "flow"})) is inputs
+    assert with_believed_movers(alone, CONFIG, PRELOOK) is alone
+    assert with_believed_movers(inputs, CONFIG.model_copy(update={"mode": "flow"}), PRELOOK) is inputs
 
 
 def test_what_contradicts_the_network_by_far_bends_it_little(street: SyntheticClip) -> None:
@@ -163,3 +185,18 @@ def errors_of(disparity: object, clip: SyntheticClip) -> np.ndarray:
 def test_belief_falls_with_the_gap_to_the_network() -> None:
     gap = torch.tensor([0.0, 0.5, 1.0, -1.0])
     np.testing.assert_allclose(belief(gap, 0.5), [1, 0.5, 1 / 257, 1 / 257], rtol=1e-6)
+
+
+def test_a_network_that_is_wrong_over_fields_contradicts_no_structure_but_a_mover_does() -> None:
+    y, x = np.mgrid[:90, :160].astype(np.float32) / 90
+    truth = torch.from_numpy(0.3 * x - 0.2 * y)[None, None]
+    network = truth + torch.from_numpy(0.3 * np.sin(2 * x) * np.cos(y))[None, None].float()
+    structure = truth.clone()
+    structure[..., 40:56, 60:76] -= 0.6  # what drives ahead is triangulated far away
+    ones = torch.ones_like(truth)
+    gap = contradiction_gap(network, ones, structure, ones, CONFIG)[0, 0]
+    mover = torch.zeros(90, 160, dtype=torch.bool)
+    mover[40:56, 60:76] = True
+    assert float((structure - network).abs()[0, 0][~mover].quantile(0.9)) > 0.2
+    assert float(gap[~mover].abs().quantile(0.9)) < 0.06
+    assert float(gap[mover].abs().median()) > 0.4

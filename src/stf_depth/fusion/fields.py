@@ -16,7 +16,7 @@ from stf_depth.fusion.planes import flatten_planes
 from stf_depth.fusion.poses import PoseFilter
 from stf_depth.fusion.prelook import Prelook
 from stf_depth.fusion.reader import FrameCache, LowReader
-from stf_depth.fusion.structure import belief, bend_to_structure, blend_structure
+from stf_depth.fusion.structure import belief, bend_to_structure, blend_structure, contradiction_gap
 from stf_depth.fusion.trajectory import Change, Field, Reading, checked_steps, look_up, pixel_grid, trajectory_filter
 from stf_depth.types import CameraPath, Float32Array, MotionKind, Role
 
@@ -59,6 +59,7 @@ class Fields:
         is_on = fuse.egomotion and fuse.mode != "none" and not (is_known or stays)
         self.egomotion = Egomotion(len(reader), reader.size, tolerance, k) if is_on else None
         self.aligned = FrameCache(self._aligned, window)
+        self.gap = FrameCache(self._gap, window)
         self.blended = FrameCache(self._blended, window)
         self._passes = [self.blended]
         for offsets in fuse.pose_offsets[:-1]:
@@ -193,8 +194,11 @@ class Fields:
 
     def _belief(self, frame: int) -> Tensor:
         """1, less where the network contradicts the structure, (1, 1, h, w)."""
-        gap = self.reader.frame(frame).structure - self.aligned(frame)[:, :1]
-        return belief(gap, self.evidence.contradiction)
+        return belief(self.gap(frame), self.evidence.contradiction)
+
+    def _gap(self, frame: int) -> Tensor:
+        low, aligned = self.reader.frame(frame), self.aligned(frame)
+        return contradiction_gap(aligned[:, :1], aligned[:, 1:], low.structure, low.structure_confidence, self.fuse)
 
     def _with_structure(self, frame: int) -> Tensor:
         aligned = self.aligned(frame)
@@ -206,7 +210,9 @@ class Fields:
         spread = max(self.fuse.structure_spread, 2.5 * self.evidence.network_noise)
         gain = self.evidence.structure_gain
         # A mean needs no more weight than 1; a gain of 25 would lift what is hardly believed above the damping.
-        bent = bend_to_structure(value, valid, low.structure, min(gain, 1.0) * trust, spread, self.fuse)
+        cells, damping = self.fuse.structure_cells, self.fuse.structure_damping
+        sure = min(gain, 1.0) * trust
+        bent = bend_to_structure(value, valid, low.structure, sure, spread=spread, cells=cells, damping=damping)
         value = value + self.evidence.bend_share(self.fuse) * (bent - value)
         return torch.cat(blend_structure(value, valid, low.structure, gain * trust, self.fuse.network_trust), 1)
 

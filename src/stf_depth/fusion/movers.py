@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from stf_depth.config import FusionConfig
 from stf_depth.frames import MappedFrames
 from stf_depth.fusion.inputs import ShotInputs, StructureMaps
+from stf_depth.fusion.prelook import Prelook
 from stf_depth.perception.frames import nearest
 from stf_depth.types import BoolArray, Role
 
@@ -20,31 +21,48 @@ Array = NDArray[Any]
 
 _MEASURED = 0.3
 
+_Judged = tuple[BoolArray, BoolArray]
 
-def with_believed_movers(inputs: ShotInputs, config: FusionConfig) -> ShotInputs:
+
+def with_believed_movers(inputs: ShotInputs, config: FusionConfig, prelook: Prelook) -> ShotInputs:
     """``inputs``, with movers as UNKNOWN where they were triangulated, and without structure on the others.
 
     What moves against the camera fits no depth, and triangulation is unsure of it. A segment whose share of well
     triangulated pixels is more than ``mover_max_measured`` of that of the frame's solid rest is a parked car, or a wall
-    called a person. Without structure nothing tells, and the masks are believed.
+    called a person; unless the network contradicts it there by more than ``mover_max_gap`` in log disparity, beyond what
+    it does on the rest: what crosses the way of a camera that moves ahead is triangulated well, at a wrong place.
+    Without structure nothing tells, and the masks are believed. prelook: of the inputs.
     """
     roles, structure = inputs.roles, inputs.structure
     if roles is None or structure is None or config.mode != "full":
         return inputs
-
-    def believed(roles: Array, confidence: Array, *segments: Array) -> Array:
-        return _zero_on(roles, _movers(roles, confidence, *segments, limit=config.mover_max_measured)[1])
-
-    def trusted(confidence: Array, roles: Array, *segments: Array) -> Array:
-        return _zero_on(confidence, _movers(roles, confidence, *segments, limit=config.mover_max_measured)[0])
-
     segments = () if inputs.segments is None else (inputs.segments,)
-    confidence = MappedFrames(trusted, structure.confidence, roles, *segments)
+    maps = (structure.confidence, structure.disparity, inputs.disparity, *segments)
+
+    def judged(roles: Array, confidence: Array, triangulated: Array, disparity: Array, *segments: Array) -> _Judged:
+        gap = _gap(triangulated, nearest(disparity, triangulated.shape), prelook)
+        return _movers(roles, np.where(np.isnan(gap), 0, confidence), gap, *segments, config=config)
+
+    def believed(roles: Array, *maps: Array) -> Array:
+        return _zero_on(roles, judged(roles, *maps)[1])
+
+    def trusted(confidence: Array, roles: Array, *maps: Array) -> Array:
+        return _zero_on(confidence, judged(roles, confidence, *maps)[0])
+
+    confidence = MappedFrames(trusted, maps[0], roles, *maps[1:])
     return replace(
-        inputs,
-        roles=MappedFrames(believed, roles, structure.confidence, *segments),
-        structure=StructureMaps(structure.disparity, confidence),
+        inputs, roles=MappedFrames(believed, roles, *maps), structure=StructureMaps(structure.disparity, confidence)
     )
+
+
+def _gap(triangulated: Array, disparity: Array, prelook: Prelook) -> Array:
+    """log(unit q / (p - offset)), (h, w); NaN where either is unknown, zero without a unit."""
+    if prelook.structure_unit is None:
+        return np.zeros_like(triangulated)
+    offset, floor = prelook.logmap.offset, prelook.logmap.floor
+    known = (triangulated > 0) & (disparity - offset > floor)
+    ratio = prelook.structure_unit * triangulated / np.where(known, disparity - offset, 1)
+    return np.where(known, np.log(np.where(known, ratio, 1)), np.nan)
 
 
 def _zero_on(values: Array, mask: BoolArray) -> Array:
@@ -52,7 +70,7 @@ def _zero_on(values: Array, mask: BoolArray) -> Array:
     return np.where(nearest(mask, values.shape), values.dtype.type(0), values)
 
 
-def _movers(roles: Array, confidence: Array, *segments: Array, limit: float) -> tuple[BoolArray, BoolArray]:
+def _movers(roles: Array, confidence: Array, gap: Array, *segments: Array, config: FusionConfig) -> _Judged:
     """Movers that do move, and those that were triangulated, each (h, w) at the size of the structure."""
     sure = confidence > _MEASURED
     roles = nearest(roles, sure.shape)
@@ -60,8 +78,11 @@ def _movers(roles: Array, confidence: Array, *segments: Array, limit: float) -> 
     triangulated = np.zeros_like(mover)
     if not rest.any():  # nothing solid to compare with
         return mover, triangulated
+    level = float(np.median(gap[rest & sure])) if (rest & sure).any() else 0.0
     for part in _parts(mover, *segments):
-        triangulated |= part & (sure[part].mean() > limit * sure[rest].mean())
+        is_measured = sure[part].mean() > config.mover_max_measured * sure[rest].mean()
+        if is_measured and abs(np.median(gap[part & sure]) - level) < config.mover_max_gap:
+            triangulated |= part
     return mover & ~triangulated, triangulated
 
 

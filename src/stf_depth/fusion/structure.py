@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from stf_depth.config import FusionConfig
 from stf_depth.fusion.resampling import resize
 
-__all__ = ["belief", "bend_to_structure", "blend_structure"]
+__all__ = ["belief", "bend_to_structure", "blend_structure", "contradiction_gap"]
 
 
 def belief(gap: Tensor, contradiction: float) -> Tensor:
@@ -20,23 +22,43 @@ def belief(gap: Tensor, contradiction: float) -> Tensor:
     return 1 / (1 + (gap / contradiction) ** 8)
 
 
+def contradiction_gap(
+    log_disparity: Tensor, valid: Tensor, structure: Tensor, confidence: Tensor, config: FusionConfig
+) -> Tensor:
+    """What the structure says the network lacks beyond a smooth field, for ``belief``; all (1, 1, h, w).
+
+    A network is wrong by fields, over a good part of the picture; what moves is a place of its own.
+    """
+    trust, cells = confidence**config.structure_sharpness, config.contradiction_cells
+    spread, damping = config.structure_spread, config.structure_damping
+    bent = bend_to_structure(log_disparity, valid, structure, trust, spread=spread, cells=cells, damping=damping)
+    return structure - bent
+
+
 def bend_to_structure(
-    log_disparity: Tensor, valid: Tensor, structure: Tensor, trust: Tensor, spread: float, config: FusionConfig
+    log_disparity: Tensor,
+    valid: Tensor,
+    structure: Tensor,
+    trust: Tensor,
+    *,
+    spread: float,
+    cells: Sequence[int],
+    damping: float,
 ) -> Tensor:
     """u + R, R the smooth field of what the structure says the network lacks, coarse to fine.
 
     At each scale R grows by G(w r) / (G(w) + e), r = structure - u - R, G the mean over a cell of the scale, w the
-    trust divided by 1 + (r / spread)^2. Where no structure is near, e holds the finer scales at zero and R is
-    that of the coarse ones. All (1, 1, h, w), log disparity.
+    trust divided by 1 + (r / spread)^2, e the damping. Where no structure is near, e holds the finer scales at zero and
+    R is that of the coarse ones. All (1, 1, h, w), log disparity. cells: how many along the long side, scale by scale.
     """
     field = torch.zeros_like(log_disparity)
     weight = trust * valid
-    for cells in config.structure_cells:
+    for count in cells:
         left = structure - log_disparity - field
         robust = weight / (1 + (left / spread) ** 2)
-        size = _cell_size(log_disparity, cells)
+        size = _cell_size(log_disparity, count)
         mass = resize(robust, size)
-        mean = resize(robust * left, size) / (mass + config.structure_damping)
+        mean = resize(robust * left, size) / (mass + damping)
         field = field + torch.nn.functional.interpolate(
             _smooth(mean), size=log_disparity.shape[-2:], mode="bilinear", align_corners=False
         )
