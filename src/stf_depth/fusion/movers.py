@@ -29,8 +29,8 @@ def with_believed_movers(inputs: ShotInputs, config: FusionConfig, prelook: Prel
 
     What moves against the camera fits no depth, and triangulation is unsure of it. A segment whose share of well
     triangulated pixels is more than ``mover_max_measured`` of that of the frame's solid rest is a parked car, or a wall
-    called a person; unless the network contradicts it there by more than ``mover_max_gap`` in log disparity, beyond what
-    it does on the rest: what crosses the way of a camera that moves ahead is triangulated well, at a wrong place.
+    called a person; unless the network contradicts it there by more than ``mover_max_gap`` in log disparity, beyond
+    what it does on the rest: what crosses the way of a camera that moves ahead is triangulated well, at a wrong place.
     Without structure nothing tells, and the masks are believed. prelook: of the inputs.
     """
     roles, structure = inputs.roles, inputs.structure
