@@ -20,6 +20,7 @@ __all__ = ["with_believed_movers"]
 Array = NDArray[Any]
 
 _MEASURED = 0.3
+_CLEARLY = 3.0  # standard deviations
 
 _Judged = tuple[BoolArray, BoolArray]
 
@@ -29,8 +30,9 @@ def with_believed_movers(inputs: ShotInputs, config: FusionConfig, prelook: Prel
 
     What moves against the camera fits no depth, and triangulation is unsure of it. A segment whose share of well
     triangulated pixels is more than ``mover_max_measured`` of that of the frame's solid rest is a parked car, or a wall
-    called a person; unless the network contradicts it there by more than ``mover_max_gap`` in log disparity, beyond
-    what it does on the rest: what crosses the way of a camera that moves ahead is triangulated well, at a wrong place.
+    called a person; unless the network contradicts it there by more than ``mover_max_gap`` in log disparity, and
+    clearly more than on the rest: what crosses the way of a camera that moves ahead is triangulated well, at a wrong
+    place.
     Without structure nothing tells, and the masks are believed. prelook: of the inputs.
     """
     roles, structure = inputs.roles, inputs.structure
@@ -78,12 +80,20 @@ def _movers(roles: Array, confidence: Array, gap: Array, *segments: Array, confi
     triangulated = np.zeros_like(mover)
     if not rest.any():  # nothing solid to compare with
         return mover, triangulated
-    level = float(np.median(gap[rest & sure])) if (rest & sure).any() else 0.0
+    level, limit = _usual_gap(gap[rest & sure], config.mover_max_gap)
     for part in _parts(mover, *segments):
         is_measured = sure[part].mean() > config.mover_max_measured * sure[rest].mean()
-        if is_measured and abs(np.median(gap[part & sure]) - level) < config.mover_max_gap:
+        if is_measured and abs(np.median(gap[part & sure]) - level) < limit:
             triangulated |= part
     return mover & ~triangulated, triangulated
+
+
+def _usual_gap(gaps: Array, least: float) -> tuple[float, float]:
+    """Median of the rest's gaps, and how far from it a gap is none of a network as wrong as this one."""
+    if not len(gaps):
+        return 0.0, least
+    level = float(np.median(gaps))
+    return level, max(least, _CLEARLY * 1.48 * float(np.median(np.abs(gaps - level))))
 
 
 def _parts(mover: BoolArray, *segments: Array) -> list[BoolArray]:
