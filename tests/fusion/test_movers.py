@@ -90,6 +90,21 @@ def test_what_was_triangulated_far_from_where_the_network_has_it_moves(
     assert (still_movers < 0.1 and without < 0.1) if is_parked else (still_movers > 0.9 and without > 0.9)
 
 
+def test_a_network_that_is_far_off_everywhere_tells_no_parked_car_from_a_moving_one(
+    street: SyntheticClip, rng: np.random.Generator
+) -> None:
+    inputs = inputs_of(street, on_movers=0.8, elsewhere=0.8)
+    movers = street.roles == Role.MOVER
+    wrong = np.exp(np.where(movers, -0.4, rng.normal(0, 0.4, movers.shape))).astype(np.float32)
+    result = with_believed_movers(replace(inputs, disparity=np.asarray(inputs.disparity) * wrong), CONFIG, PRELOOK)
+    assert result.roles is not None
+    assert (np.asarray(result.roles[1]) == Role.MOVER).sum() < 0.1 * movers[1].sum()
+    sharp = np.exp(np.where(movers, np.float32(-0.4), 0))
+    result = with_believed_movers(replace(inputs, disparity=np.asarray(inputs.disparity) * sharp), CONFIG, PRELOOK)
+    assert result.roles is not None
+    assert (np.asarray(result.roles[1]) == Role.MOVER).sum() > 0.9 * movers[1].sum()
+
+
 def test_each_segment_is_judged_alone(street: SyntheticClip) -> None:
     inputs = inputs_of(street, on_movers=0.1, elsewhere=0.8)
     assert inputs.structure is not None
