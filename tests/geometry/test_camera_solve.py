@@ -294,6 +294,9 @@ def test_a_street_that_does_not_hold_the_focal_length_is_solved_at_a_usual_one()
     assert solve.path.intrinsics.fx_px == CONFIG.first_focal * 240
     assert "usual one is assumed" in solve.path.reason
     assert similarity_error(solve.path.world_from_cam, clip.world_from_cam) < 0.3
+    solved_at_once = CONFIG.with_values({"focal_px": CONFIG.first_focal * 240})
+    again = solve_camera(clip.rgb, roles=clip.roles, config=solved_at_once)
+    assert similarity_error(again.path.world_from_cam, solve.path.world_from_cam) < 0.1
 
 
 def test_unsolved_poses_are_interpolated() -> None:

@@ -32,8 +32,8 @@ def with_believed_movers(inputs: ShotInputs, config: FusionConfig, prelook: Prel
     triangulated pixels is more than ``mover_max_measured`` of that of the frame's solid rest is a parked car, or a wall
     called a person; unless the network contradicts it there by more than ``mover_max_gap`` in log disparity, and
     clearly more than on the rest: what crosses the way of a camera that moves ahead is triangulated well, at a wrong
-    place.
-    Without structure nothing tells, and the masks are believed. prelook: of the inputs.
+    place. Without structure nothing tells, and the masks are
+    believed. prelook: of the inputs.
     """
     roles, structure = inputs.roles, inputs.structure
     if roles is None or structure is None or config.mode != "full":
@@ -42,6 +42,8 @@ def with_believed_movers(inputs: ShotInputs, config: FusionConfig, prelook: Prel
     maps = (structure.confidence, structure.disparity, inputs.disparity, *segments)
 
     def judged(roles: Array, confidence: Array, triangulated: Array, disparity: Array, *segments: Array) -> _Judged:
+        if not (roles == Role.MOVER).any():  # most frames of most shots
+            return np.zeros(confidence.shape, bool), np.zeros(confidence.shape, bool)
         gap = _gap(triangulated, nearest(disparity, triangulated.shape), prelook)
         return _movers(roles, np.where(np.isnan(gap), 0, confidence), gap, *segments, config=config)
 

@@ -118,11 +118,13 @@ class _Shot:
             inputs = replace(inputs, camera=None, structure=None)
         inputs = with_believed_sky(inputs, self.fuse)
         use_structure = inputs.camera is not None and inputs.camera.is_reliable
-        inputs = with_believed_movers(inputs, self.fuse, look_ahead(inputs, use_structure=use_structure))
+        self.prelook = look_ahead(inputs, use_structure=use_structure)
+        believed = with_believed_movers(inputs, self.fuse, self.prelook)
+        if believed is not inputs:
+            inputs, self.prelook = believed, look_ahead(believed, use_structure=use_structure)
         self.inputs, self.device = inputs, device
         self._has_labels = self.fuse.mode != "none" and not (inputs.roles is None and inputs.segments is None)
         self.full = (int(inputs.rgb.shape[1]), int(inputs.rgb.shape[2]))
-        self.prelook = look_ahead(inputs, use_structure=use_structure)
         size = low_size(*self.full, self.fuse.low_band_long_side_px)
         window = self.fuse.window_frames() + AHEAD_FRAMES
         self.reader = LowReader(inputs, self.prelook, flow, size, capacity=window, device=device)
