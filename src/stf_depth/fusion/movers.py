@@ -32,8 +32,7 @@ def with_believed_movers(inputs: ShotInputs, config: FusionConfig, prelook: Prel
     triangulated pixels is more than ``mover_max_measured`` of that of the frame's solid rest is a parked car, or a wall
     called a person; unless the network contradicts it there by more than ``mover_max_gap`` in log disparity, and
     clearly more than on the rest: what crosses the way of a camera that moves ahead is triangulated well, at a wrong
-    place. Without structure nothing tells, and the masks are
-    believed. prelook: of the inputs.
+    place. Without structure nothing tells, and the masks are believed. prelook: of the inputs.
     """
     roles, structure = inputs.roles, inputs.structure
     if roles is None or structure is None or config.mode != "full":
