@@ -156,7 +156,8 @@ def markdown(content: Mapping[str, Any]) -> str:
     for row in content["rows"]:
         cells = [tables.number(row.get(name), digits) for name, digits in columns]
         lines.append("| " + " | ".join([row["scene"], row["masks"], *cells]) + " |")
-    return "\n".join([*lines, "", f"Measured by `python benchmarks/masks.py` ({content['frames']} frames of 320x180)."])
+    measured = f"Measured by `python benchmarks/masks.py` at commit {content['environment']['commit']}"
+    return "\n".join([*lines, "", f"{measured} ({content['frames']} frames of 320x180)."])
 
 
 def main() -> None:
@@ -166,11 +167,12 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--results", default="masks")
     arguments = parser.parse_args()
+    where = environment()
     rows: list[dict[str, Any]] = []
     for name in arguments.scenes:
         with tempfile.TemporaryDirectory() as scratch:
             rows += rows_of(name, arguments.frames, Path(scratch))
-    content = {"environment": environment(), "frames": arguments.frames, "seed": SEED, "rows": rows}
+    content = {"environment": where, "frames": arguments.frames, "seed": SEED, "rows": rows}
     save_with_table(arguments.results, "masks", content, "fusion.md", markdown(content))
 
 

@@ -1,4 +1,4 @@
-"""What the speed, memory and scale benchmarks share: clips of any length, clocks, the environment, results."""
+"""What the benchmarks share: clips of any length, clocks, peak memory, where figures come from, results."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +23,18 @@ from stf_depth.synthetic import degrade, render_clip, scene
 from stf_depth.video.writer import VideoWriter
 
 RESULTS = Path(os.environ.get("STF_DEPTH_RESULTS", Path(__file__).resolve().parent / "results"))
-PACKAGES = ("av", "numpy", "opencv-python-headless", "onnxruntime", "pycolmap", "ray", "torch", "zarr")
+PACKAGES = (
+    "stf-depth",
+    "av",
+    "numpy",
+    "opencv-python-headless",
+    "onnxruntime",
+    "pycolmap",
+    "ray",
+    "scipy",
+    "torch",
+    "zarr",
+)
 UNIQUE_FRAMES = 40
 
 
@@ -74,6 +86,11 @@ def summary(seconds: Sequence[float]) -> dict[str, float]:
 
 def peak_memory_mb() -> float:
     """Largest resident size of this process so far, in MiB."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Linux; ru_maxrss begins there with the peak of the process that started this one.
+        lines = status.read_text(encoding="utf-8").splitlines()
+        return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024, 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
 
@@ -86,22 +103,40 @@ def peak_device_memory_mb() -> float | None:
 
 
 def environment() -> dict[str, Any]:
-    """Where and when the figures were taken; the load says how many other processes wanted the processor."""
+    """Where, when and of which commit figures are taken; the load says how many others wanted the processor.
+
+    Called before anything is measured: what has been changed by the end is not what was measured.
+    """
     import torch
 
     model = next((line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), "")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
+        "commit": commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "platform": platform.platform(),
+        "system": platform.system(),
+        "machine": platform.machine(),
         "python": platform.python_version(),
         "cpu": model or platform.processor(),
-        "cpus": os.cpu_count(),
+        "cpu_count": os.cpu_count(),
         "gpu": gpu,
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "threads": {"torch": torch.get_num_threads(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")},
         "packages": {name: _version(name) for name in PACKAGES},
     }
+
+
+def commit() -> str:
+    """The commit of the sources, ending in ``-dirty`` where they have been changed since; unknown outside of git."""
+    changed = _git("status", "--porcelain", "--", "src", "benchmarks/*.py", "pyproject.toml")
+    found = _git("rev-parse", "--short", "HEAD")
+    return found + ("-dirty" if changed else "") if found else "unknown"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(tables.REPOSITORY), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _version(package: str) -> str | None:
@@ -156,7 +191,12 @@ def save_with_table(name: str, own: str, results: dict[str, Any], document: str,
 
 def save(name: str, results: dict[str, Any]) -> None:
     """Print the results and write them beside the others."""
+    sys.stdout.write(write(name, results))
+
+
+def write(name: str, results: dict[str, Any]) -> str:
+    """Write the results beside the others; returns the text of the file."""
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps(results, indent=1) + "\n"
     (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    return text

@@ -167,7 +167,8 @@ def markdown(content: Mapping[str, Any]) -> str:
         rows = [row for row in content["rows"] if row["masks"] == kind]
         lines.append("| " + " | ".join([kind, *_cells(rows, of_input)]) + " |")
     command = f"python benchmarks/movers.py --drives {len(of_input)} --frames {content['frames']}"
-    return "\n".join([*lines, "", f"AbsRel with one scale and shift a clip, 320x180. Measured by `{command}`."])
+    measured = f"Measured by `{command}` at commit {content['environment']['commit']}."
+    return "\n".join([*lines, "", f"AbsRel with one scale and shift a clip, 320x180. {measured}"])
 
 
 def _cells(rows: list[dict[str, Any]], of_input: Mapping[int, Errors]) -> list[str]:
@@ -199,11 +200,12 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--results", default="movers")
     arguments = parser.parse_args()
+    where = environment()
     rows: list[dict[str, Any]] = []
     for seed in range(arguments.drives):
         with tempfile.TemporaryDirectory() as scratch:
             rows += rows_of(seed, arguments.frames, Path(scratch))
-    content = {"environment": environment(), "frames": arguments.frames, "seed": SEED, "rows": rows}
+    content = {"environment": where, "frames": arguments.frames, "seed": SEED, "rows": rows}
     save_with_table(arguments.results, "movers", content, "fusion.md", markdown(content))
 
 

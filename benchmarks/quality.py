@@ -26,22 +26,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import tables
+from measuring import environment
 from stf_depth.api import process
 from stf_depth.config import preset
 from stf_depth.evaluation.clips import GroundTruthClip
@@ -61,7 +58,7 @@ SYNTHETIC_WH = (320, 180)
 DEPTHS = ("meter", "fastdepth", "motion", "degraded")
 NETWORKS = {"meter": "meter_xxs_nyu_256x192.onnx", "fastdepth": "fastdepth_nyu_224.onnx"}
 SEGMENTATION = "deeplabv3_mnv2_ade20k_512.onnx"
-PACKAGES = ("stf-depth", "numpy", "opencv-python-headless", "pycolmap", "scipy", "torch", "onnxruntime")
+ABSENT = "not there (set STF_DEPTH_SHARED)"
 
 STANDARD: dict[str, dict[str, Any]] = {
     "per frame": {"fusion.mode": "none"},
@@ -145,6 +142,11 @@ CLIPS: dict[str, Callable[[str, Path, int | None], Scene]] = {
 }
 
 
+def is_there(name: str) -> bool:
+    """Whether a clip can be measured here: rendered ones always, recorded ones where the shared data is."""
+    return CLIPS[name] is not sequence_scene or (SHARED / "data" / name).is_dir()
+
+
 def depth_spec(name: str, clip: Scene) -> str | None:
     """The depth backend of a row, None where it does not apply: networks for rooms see only recorded rooms."""
     if name == "motion":
@@ -206,25 +208,6 @@ def sensor_row(clip: Scene, folder: Path) -> dict[str, Any]:
     return {"variant": "sensor", "options": {}, "frames": len(clip.truth), "scores": rounded(scores.as_json())}
 
 
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(REPOSITORY), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-
-@cache
-def environment() -> dict[str, Any]:
-    """Where the figures come from; the commit ends in ``-dirty`` where the sources have been changed since."""
-    changed = _git("status", "--porcelain", "--", "src", "benchmarks/*.py", "pyproject.toml")
-    return {
-        "commit": _git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else ""),
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cpu_count": os.cpu_count(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
-    }
-
-
 def parse_value(text: str) -> Any:
     """true, false, numbers and lists as JSON; anything else as text."""
     try:
@@ -250,8 +233,9 @@ def variants(arguments: argparse.Namespace) -> list[Variant]:
 def rows(arguments: argparse.Namespace, folder: Path, wanted: Callable[[Key], bool]) -> Iterator[dict[str, Any]]:
     """Every clip with every depth in every variant that is ``wanted``."""
     for name in arguments.clips:
-        if CLIPS[name] is sequence_scene and not (SHARED / "data" / name).is_dir():
-            yield {"clip": name, "depth": "", "variant": "", "skipped": "not there (set STF_DEPTH_SHARED)"}
+        if not is_there(name):
+            print(f"{name}: skipped, {ABSENT}", flush=True)
+            yield {"clip": name, "depth": "", "variant": "", "skipped": ABSENT}
             continue
         clip_folder = folder / name
         clip_folder.mkdir(parents=True)
@@ -282,21 +266,27 @@ def read_rows(path: Path) -> dict[Key, dict[str, Any]]:
     return {key_of(row): {"commit": commit, **row} for row in content["rows"] if "skipped" not in row}
 
 
-def write_rows(path: Path, found: dict[Key, dict[str, Any]]) -> None:
-    """Write a results file, in the order of the clips, depths and variants."""
+def write_rows(path: Path, found: dict[Key, dict[str, Any]], where: dict[str, Any]) -> None:
+    """Write a results file, in the order of the clips, depths and variants; ``where`` is the environment."""
     order = {name: place for place, name in enumerate([*CLIPS, "sensor", *DEPTHS, *STANDARD, *ABLATIONS])}
     ordered = sorted(found.values(), key=lambda row: [(order.get(part, len(order)), part) for part in key_of(row)])
-    content = {"command": "python benchmarks/quality.py", "environment": environment(), "seed": SEED, "rows": ordered}
+    content = {"command": "python benchmarks/quality.py", "environment": where, "seed": SEED, "rows": ordered}
     path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def differences(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
-    """Names of the figures of one row that are not what they were."""
-    found = [] if new["frames"] == old["frames"] else ["frames"]
-    for group, measures in new["scores"]["groups"].items():
-        before = old["scores"]["groups"].get(group, {})
-        found += [f"{group} {name}" for name, value in measures.items() if before.get(name) != value]
-    return found
+    """Names of the figures of one row that are not what they were; those that only one of the two has among them."""
+    before, after = figures(old), figures(new)
+    return [name for name in {**before, **after} if before.get(name) != after.get(name)]
+
+
+def figures(row: dict[str, Any]) -> dict[str, Any]:
+    """What is the same in every run, by name: all measures, the flicker and the counts, but no times."""
+    scores = row["scores"]
+    counts = {f"count of {name}": value for name, value in scores["counts"].items()}
+    groups = scores["groups"].items()
+    measures = {f"{group} {name}": value for group, found in groups for name, value in found.items()}
+    return {"frames": row["frames"], "flicker_percent": row.get("flicker_percent"), **counts, **measures}
 
 
 def summary(clip: str, depth: str, row: dict[str, Any]) -> str:
@@ -320,7 +310,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", default="quality", help="name of the file in benchmarks/results")
     parser.add_argument("--fresh", action="store_true", help="forget the rows that are in the file")
     parser.add_argument("--skip-existing", action="store_true", help="leave rows that this commit has measured")
-    parser.add_argument("--compare", action="store_true", help="write nothing; exit with 1 where a figure differs")
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="write nothing; exit with 1 where a figure differs, or none can be compared",
+    )
     return parser
 
 
@@ -341,7 +335,8 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace, folder: Path, known: dict[Key, dict[str, Any]], path: Path) -> None:
     """Add rows to ``known``; the file is written after each, so that a run that was interrupted leaves what it has."""
-    commit = environment()["commit"]
+    where = environment()
+    commit = where["commit"]
 
     def wanted(key: Key) -> bool:
         there = known.get(key, {})
@@ -350,17 +345,20 @@ def measure(arguments: argparse.Namespace, folder: Path, known: dict[Key, dict[s
 
     for row in rows(arguments, folder, wanted):
         known[key_of(row)] = {**row, "commit": commit, "asked_frames": arguments.frames}
-        write_rows(path, known)
+        write_rows(path, known, where)
 
 
 def compare(arguments: argparse.Namespace, folder: Path, known: dict[Key, dict[str, Any]]) -> int:
-    """Measure again what ``known`` has; 1 where a figure differs, 0 where none does."""
-    differing = 0
+    """Measure again what ``known`` has; 1 where a figure differs or no row could be compared, 0 otherwise."""
+    compared = differing = 0
     for row in rows(arguments, folder, known.__contains__):
-        found = differences(row, known[key_of(row)]) if "skipped" not in row else []
-        differing += bool(found)
+        if "skipped" in row:
+            continue
+        found = differences(row, known[key_of(row)])
+        compared, differing = compared + 1, differing + bool(found)
         print(f"{' / '.join(key_of(row))}: {', '.join(found) or 'the same figures'}", flush=True)
-    return int(differing > 0)
+    print(f"{differing} of {compared} rows differ")
+    return int(differing > 0 or not compared)
 
 
 if __name__ == "__main__":

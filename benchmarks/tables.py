@@ -9,6 +9,9 @@ All tables are made from benchmarks/results/quality.json:
 | quality | README.md, README.ko.md | recorded clips, per frame and fused |
 | scenes | docs/fusion.md | every clip: per frame, fused, and fused without segments |
 | ablations | docs/fusion.md | every variant of what has been measured with a stage switched off |
+
+A row that was measured at another commit than the fused row of its clip and depth names that commit in the table, and
+is told on the terminal: such rows do not compare.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,9 +57,11 @@ KOREAN = {
     "degraded": "실제 깊이를 열화한 것",
     "per frame": "프레임별",
     "fused": "융합",
+    "commit": "커밋",
 }
 
 Row = Mapping[str, Any]
+Block = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,10 @@ class Table:
         "One scale and shift for each clip ({group}). Measured by `{command}` at commit {commits} ({system}, {cores} "
         "CPU cores, Python {python})."
     )
+    warning: str = (
+        "Rows that name a commit were measured at that one and do not compare exactly with the others of their clip "
+        "and depth."
+    )
 
     def markdown(self, content: Mapping[str, Any]) -> str:
         """The table and where it comes from; empty where no row belongs here."""
@@ -78,26 +88,57 @@ class Table:
             return ""
         heads = ["Clip", "Depth", "", *(heading for _, heading, _ in COLUMNS), "Flicker % ↓"]
         lines = ["| " + " | ".join(self.words.get(head, head) for head in heads) + " |"]
-        lines += ["|---|---|---|" + "---:|" * (len(heads) - 3), *map(self._line, rows)]
-        return "\n".join([*lines, "", self._source(content, rows)])
+        lines.append("|---|---|---|" + "---:|" * (len(heads) - 3))
+        apart = incomparable(content)
+        lines += [self._line(row, commit_of(row, content) if row in apart else "") for row in rows]
+        return "\n".join([*lines, "", self._source(content, rows, apart)])
 
-    def _line(self, row: Row) -> str:
+    def _line(self, row: Row, commit: str) -> str:
         measures = row["scores"]["groups"][GROUP]
         cells = [number(measures.get(name, {}).get("value"), digits) for name, _, digits in COLUMNS]
         variant = "" if row["variant"] == "sensor" else self.words.get(row["variant"], row["variant"])
+        variant += f" ({self.words.get('commit', 'commit')} {commit})" if commit else ""
         depth = self.words.get(row["depth"], WORDS[row["depth"]])
         return "| " + " | ".join([row["clip"], depth, variant, *cells, number(row.get("flicker_percent"), 1)]) + " |"
 
-    def _source(self, content: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    def _source(self, content: Mapping[str, Any], rows: Sequence[Row], apart: Sequence[Row]) -> str:
         machine = content["environment"]
-        return self.source.format(
+        source = self.source.format(
             group=GROUP,
             command=content["command"],
-            commits=", ".join(dict.fromkeys(str(row.get("commit", machine["commit"])) for row in rows)),
+            commits=", ".join(dict.fromkeys(commit_of(row, content) for row in rows if row not in apart)),
             system=machine["system"],
             cores=machine["cpu_count"],
             python=machine["python"],
         )
+        return f"{source} {self.warning}" if any(row in apart for row in rows) else source
+
+
+def commit_of(row: Row, content: Mapping[str, Any]) -> str:
+    """The commit that a row was measured at."""
+    return str(row.get("commit", content["environment"]["commit"]))
+
+
+def block_of(row: Row) -> Block:
+    """The rows of one clip and depth are read against each other."""
+    return row["clip"], row["depth"]
+
+
+def incomparable(content: Mapping[str, Any]) -> list[Row]:
+    """Rows measured at another commit than what they are read against: the fused row of their clip and depth."""
+    rows = [row for row in content["rows"] if "scores" in row]
+    commits = {block_of(row): commit_of(row, content) for row in reversed(rows)}
+    commits |= {block_of(row): commit_of(row, content) for row in rows if row["variant"] == "fused"}
+    return [row for row in rows if commit_of(row, content) != commits[block_of(row)]]
+
+
+def warnings(content: Mapping[str, Any]) -> list[str]:
+    """A line for each clip, depth and commit of the rows that do not compare."""
+    counts = Counter((*block_of(row), commit_of(row, content)) for row in incomparable(content))
+    return [
+        f"warning: {clip} / {depth}: {count} row(s) of commit {commit} do not compare with the fused one, of another"
+        for (clip, depth, commit), count in counts.items()
+    ]
 
 
 def is_recorded(row: Row, _rows: Sequence[Row]) -> bool:
@@ -120,9 +161,10 @@ KOREAN_SOURCE = (
     "영상마다 스케일과 시프트 하나씩 ({group}). `{command}`, 커밋 {commits} ({system}, CPU 코어 {cores}개, "
     "Python {python})에서 측정."
 )
+KOREAN_WARNING = "커밋이 적힌 행은 그 커밋에서 측정한 것이므로, 같은 영상과 깊이의 다른 행과 엄밀히 비교할 수 없음."
 TABLES = (
     Table("quality", REPOSITORY / "README.md", is_recorded),
-    Table("quality", REPOSITORY / "README.ko.md", is_recorded, KOREAN, KOREAN_SOURCE),
+    Table("quality", REPOSITORY / "README.ko.md", is_recorded, KOREAN, KOREAN_SOURCE, KOREAN_WARNING),
     Table("scenes", REPOSITORY / "docs" / "fusion.md", is_standard),
     Table("ablations", REPOSITORY / "docs" / "fusion.md", is_ablated),
 )
@@ -145,6 +187,8 @@ def with_table(text: str, name: str, content: str, document: str) -> str:
 def rewrite(*, check: bool = False) -> bool:
     """Write every table for which there are rows, or with ``check`` write nothing; True where a document was stale."""
     content = json.loads(RESULTS.read_text(encoding="utf-8"))
+    for line in warnings(content):
+        print(line, file=sys.stderr)
     stale = False
     for table in TABLES:
         found = table.markdown(content)
