@@ -120,7 +120,7 @@ class GeometryConfig(FrozenConfig):
     focal_px: float | None = Field(None, gt=0)
     horizontal_fov_degrees: float | None = Field(None, gt=0, lt=180)
     seed: int = 0
-    # Tracks; lengths as shares of the picture's width or long side.
+    # Tracks; lengths as shares of the picture's width or long side, those in pixels at the working size.
     track_corners: int = Field(700, ge=50)
     track_quality: float = Field(0.003, gt=0, lt=1)
     track_spacing: float = Field(0.014, gt=0)
@@ -133,7 +133,7 @@ class GeometryConfig(FrozenConfig):
     # Longer shots are solved in parts that overlap.
     part_key_frames: int = Field(64, ge=8)
     part_overlap: float = Field(0.25, gt=0, le=0.5)
-    # Camera solve and its gates; pixel figures hold at a long side of 640.
+    # Camera solve and its gates; pixel figures hold at a long side of 640, pose_error_px at the working size.
     first_focal: float = Field(0.9, gt=0)
     min_focal: float = Field(0.3, gt=0)
     max_focal: float = Field(2.4, gt=0)

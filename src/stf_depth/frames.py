@@ -1,16 +1,18 @@
-"""Frames made from other frames when they are asked for."""
+"""Frames made from other frames when they are asked for, and maps at another size."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stf_depth.types import Frames
 
-__all__ = ["MappedFrames"]
+__all__ = ["MappedFrames", "nearest"]
+
+Kind = TypeVar("Kind", bound=np.generic)
 
 
 class MappedFrames:
@@ -31,3 +33,11 @@ class MappedFrames:
         if isinstance(index, slice):
             return np.stack([self[i] for i in range(*index.indices(len(self)))])
         return self._function(*(source[index] for source in self._sources))
+
+
+def nearest(values: NDArray[Kind], size: tuple[int, ...]) -> NDArray[Kind]:
+    """A map (h, w) at ``size``, edges aligned: each pixel is that of the nearest centre, so that no value is new."""
+    rows = ((np.arange(size[0]) + 0.5) * (values.shape[0] / size[0])).astype(np.int64)
+    columns = ((np.arange(size[1]) + 0.5) * (values.shape[1] / size[1])).astype(np.int64)
+    found: NDArray[Kind] = values.take(rows, 0).take(columns, 1)
+    return found

@@ -10,7 +10,9 @@ from typing import TypeVar
 
 import cv2
 
-__all__ = ["mapped_ahead", "thread_pool"]
+__all__ = ["AHEAD_ITEMS", "mapped_ahead", "thread_pool"]
+
+AHEAD_ITEMS = 2  # in work beyond the one that is waited for: enough to keep every thread busy
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -131,7 +131,7 @@ def test_structure_that_swaps_near_and_far_is_not_used(room: SyntheticClip, ambi
     right = structure_of(room)
     swapped = replace(right, disparity=(right.disparity.max() + right.disparity.min() - right.disparity))
     with_swapped = joined(run(inputs_of(room, maps, camera=camera_of(room), structure=swapped)))
-    alone = joined(run(inputs_of(room, maps), {"fusion.mode": "flow"}))
+    alone = joined(run(inputs_of(room, maps, camera=camera_of(room)), {"fusion.mode": "flow"}))
     np.testing.assert_array_equal(with_swapped, alone)
 
 
@@ -208,13 +208,38 @@ def test_flow_that_is_no_number_is_no_match(movers: SyntheticClip) -> None:
 
 
 @pytest.mark.parametrize("name", ["room", "street"])
-def test_flow_mode_ignores_camera_and_structure(name: str) -> None:
+def test_flow_mode_ignores_path_and_structure(name: str) -> None:
     clip = render_clip(scene(name), frames=8, wh=WH)
     maps = degrade(clip.depth, 1)
     masks: dict[str, Any] = {"roles": clip.roles.astype(np.uint8), "segments": clip.labels.astype(np.int32)}
-    bare = joined(run(inputs_of(clip, maps, **masks), {"fusion.mode": "flow"}))
+    still = replace(camera_of(clip), world_from_cam=np.tile(np.eye(4), (8, 1, 1)))
+    bare = joined(run(inputs_of(clip, maps, camera=still, **masks), {"fusion.mode": "flow"}))
     inputs = inputs_of(clip, maps, camera=camera_of(clip), structure=structure_of(clip), **masks)
     np.testing.assert_array_equal(bare, joined(run(inputs, {"fusion.mode": "flow"})))
+
+
+@pytest.mark.parametrize("offset", [-100.0, -5.0, 1.0, 3.0, 100.0])
+def test_affine_disparity_may_have_any_offset(room: SyntheticClip, offset: float) -> None:
+    maps = degrade(room.depth, 1)
+    before = abs_rel(joined(run(inputs_of(room, maps), {"fusion.mode": "flow"})), room)
+    moved = replace(maps, depth=maps.depth + np.float32(offset))
+    fused = joined(run(inputs_of(room, moved), {"fusion.mode": "flow"}))
+    assert abs_rel(fused, room) < 1.1 * before
+
+
+def test_what_the_camera_comes_near_is_steadied_no_worse_for_a_pose_in_every_frame() -> None:
+    """The filter along flow alone: without knowing that things come nearer, it averages over it."""
+    clip = render_clip(scene("forward"), frames=24, wh=WH)
+    maps, stages = degrade(clip.depth, 1), ("pose_filter", "structure", "fine_filter")
+    some = np.ones(24, bool)
+    some[12] = False
+    errors = []
+    for solved in (np.ones(24, bool), some):
+        camera = replace(camera_of(clip), solved=solved)
+        inputs = inputs_of(clip, maps, camera=camera, structure=structure_of(clip))
+        fused = joined(run(inputs, {f"fusion.{stage}": False for stage in stages}))
+        errors.append(abs_rel(fused, clip))
+    assert errors[0] < 1.02 * errors[1]
 
 
 def test_metric_input_keeps_its_scale(room: SyntheticClip, rng: np.random.Generator) -> None:
@@ -365,23 +390,51 @@ def test_same_bytes_twice(room: SyntheticClip) -> None:
     assert joined(run(inputs)).tobytes() == joined(run(inputs)).tobytes()
 
 
-def test_frames_are_read_few_times(room: SyntheticClip) -> None:
-    class Counting:
-        def __init__(self, array: np.ndarray) -> None:
-            self.array, self.shape, self.reads = array, array.shape, np.zeros(len(array), int)
+class Counting:
+    def __init__(self, array: np.ndarray) -> None:
+        self.array, self.shape, self.reads = array, array.shape, np.zeros(len(array), int)
 
-        def __len__(self) -> int:
-            return len(self.array)
+    def __len__(self) -> int:
+        return len(self.array)
 
-        def __getitem__(self, index: int) -> np.ndarray:
-            self.reads[index] += 1
-            return np.asarray(self.array[index])
+    def __getitem__(self, index: int) -> np.ndarray:
+        self.reads[index] += 1
+        return np.asarray(self.array[index])
 
-    maps = degrade(room.depth, 1)
-    rgb, disparity = Counting(room.rgb), Counting(maps.depth)
-    list(fuse_shot(ShotInputs(rgb, disparity, maps.valid, maps.ambiguity), RunConfig()))
-    assert rgb.reads.max() <= 3
-    assert disparity.reads.max() <= 5
+
+NEAR = {
+    "fusion.pose_offsets": [[1], [2]],
+    "fusion.trajectory_radius": 1,
+    "fusion.fine_radius": 1,
+    "fusion.snap_reach": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def long_room() -> SyntheticClip:
+    """Many times as long as the window of ``NEAR``, and than a stretch of the alignment there."""
+    return render_clip(scene("room"), frames=60, wh=(64, 40))
+
+
+def test_frames_are_read_few_times(long_room: SyntheticClip) -> None:
+    maps = degrade(long_room.depth, 1)
+    rgb, disparity = Counting(long_room.rgb), Counting(maps.depth)
+    inputs = ShotInputs(
+        rgb, disparity, maps.valid, maps.ambiguity, camera=camera_of(long_room), structure=structure_of(long_room)
+    )
+    assert RunConfig().with_values(NEAR).fusion.window_frames() < 20
+    assert len(joined(run(inputs, NEAR))) == 60
+    assert rgb.reads.max() <= 4
+    assert disparity.reads.max() <= 6
+
+
+def test_a_shot_in_stretches_and_whole_is_nearly_the_same(long_room: SyntheticClip) -> None:
+    maps = degrade(long_room.depth, 1)
+    inputs = inputs_of(long_room, maps, camera=camera_of(long_room), structure=structure_of(long_room))
+    whole = joined(run(inputs, NEAR))
+    parts = joined(run(inputs, {**NEAR, "alignment.stretch_frames": 16, "alignment.stretch_margin_frames": 16}))
+    assert np.median(np.abs(np.log(parts / whole))) < 0.01
+    assert abs_rel(parts, long_room) < 1.05 * abs_rel(whole, long_room)
 
 
 @pytest.mark.parametrize("count", [1, 2])

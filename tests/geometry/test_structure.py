@@ -17,7 +17,8 @@ from stf_depth.geometry.fuse import Estimate, bring, fuse, normalised_rays
 from stf_depth.geometry.points import FramePoints
 from stf_depth.geometry.smoothing import EdgeAwareSmoother, complete
 from stf_depth.geometry.sources import SourceChooser
-from stf_depth.geometry.structure import AHEAD_FRAMES, structure_wh, triangulate_shot
+from stf_depth.geometry.structure import structure_wh, triangulate_shot
+from stf_depth.parallel import AHEAD_ITEMS
 from stf_depth.synthetic import SyntheticClip, render_clip, scene
 from stf_depth.types import CameraPath, Intrinsics, MotionKind, Role
 
@@ -134,7 +135,7 @@ def test_frames_are_read_no_further_than_the_window(walk: SyntheticClip) -> None
     frames = CountedFrames(walk.rgb)
     next(triangulate_shot(frames, exact_solve(walk), config=CONFIG.with_values(options)))
     # Four fusions reach a frame each, sources 2, and each of the six stages works ahead.
-    assert 4 + 2 <= frames.farthest <= 4 + 2 + 6 * AHEAD_FRAMES < len(walk.rgb) - 1
+    assert 4 + 2 <= frames.farthest <= 4 + 2 + 6 * AHEAD_ITEMS < len(walk.rgb) - 1
 
 
 @pytest.mark.parametrize("coarse_min_px", [48, 4096])

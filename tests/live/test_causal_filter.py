@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from stf_depth.config import CausalConfig
 from stf_depth.errors import ShapeError
 from stf_depth.evaluation.consistency import flicker
 from stf_depth.fusion.causal import CausalFrame, CausalFuser
+from stf_depth.perception.base import FlowBackend
 from stf_depth.perception.registry import create
 from stf_depth.synthetic import DegradeConfig, SyntheticClip, degrade, render_clip, scene
 from stf_depth.types import Ambiguity, DepthMaps
@@ -148,6 +151,23 @@ def test_invalid_frames_stay_invalid_and_do_not_harm_the_rest(street: SyntheticC
     assert not valid[5, :9].any()
     assert valid[6].mean() > 0.9
     assert np.isfinite(depth).all()
+
+
+def test_flow_without_a_number_is_no_match(street: SyntheticClip) -> None:
+    dis = create("flow", "dis")
+    assert dis is not None
+
+    class Torn:
+        def infer(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+            flow = dis.infer(first, second)
+            flow[:, :4, :4] = np.nan
+            return flow
+
+    maps = degrade(street.depth, 0)
+    fuser = CausalFuser(CausalConfig(lookahead_frames=1), maps.ambiguity, flow=cast(FlowBackend, Torn()))
+    frames = [one for k in range(6) for one in fuser.push(street.rgb[k], maps.depth[k], maps.valid[k])]
+    assert all(np.isfinite(frame.disparity).all() for frame in frames)
+    assert [frame.is_reset for frame in frames] == [True, False, False, False, False]
 
 
 def test_disparity_with_a_zero_stays_above_it(street: SyntheticClip, rng: np.random.Generator) -> None:

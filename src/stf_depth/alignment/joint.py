@@ -29,10 +29,10 @@ MAX_SHIFT_TERM = 4.0  # far pixels, where 1 / disparity grows without bound, mus
 class Alignment:
     """Corrections of a shot: log d' = u + scale_t + shift_t m / exp(u) + B(x) grid_t, with u = log d.
 
-    log_scale, shift: (T,) float32. level: the shot's median u, m = exp(level). grid: (T, rows, columns) float32.
-    link_noise: robust spread of the links' log-disparity differences before alignment and after it. anchor_noise:
-    robust spread of what the surest anchors lack, after alignment. anchor_tail: what 95 % of them lack at most. Both
-    None with too few of them.
+    log_scale, shift: (T,) float32. level: median u of the shot's first stretch, m = exp(level). grid: (T, rows,
+    columns) float32. link_noise: robust spread of the links' log-disparity differences before alignment and after it.
+    anchor_noise: robust spread of what the surest anchors lack, after alignment. anchor_tail: what 95 % of them lack
+    at most. Both None with too few of them.
     """
 
     log_scale: Float32Array
@@ -143,20 +143,31 @@ class ShotAligner:
 
 
 class _Sample:
-    """Evenly picked columns of what was added: so many at most that an hour's are small, and enough for a median."""
+    """Columns picked at random from what was added: so few that an hour's are small, and enough for a median.
+
+    At random, for points come row by row, and every n-th may be one column of the picture.
+    """
 
     def __init__(self, rows: int) -> None:
-        self._parts: list[Float32Array] = [np.zeros((rows, 0), np.float32)]
-        self._stride = 1
+        self._random = np.random.default_rng(0)
+        self._share = 1.0
+        self._kept: Float32Array = np.zeros((rows, 0), np.float32)
+        self._draws: Float32Array = np.zeros(0, np.float32)
 
     def add(self, values: Float32Array) -> None:
-        self._parts.append(values[:, :: self._stride].copy())
-        while sum(part.shape[1] for part in self._parts) > _KEPT_GAPS:
-            self._stride *= 2
-            self._parts = [part[:, ::2].copy() for part in self._parts]
+        self._kept = np.concatenate([self._kept, values], 1)
+        self._draws = np.concatenate([self._draws, self._random.random(values.shape[1], np.float32)])
+        self._keep()
+        while len(self._draws) > _KEPT_GAPS:
+            self._share /= 2
+            self._keep()
+
+    def _keep(self) -> None:
+        kept = self._draws < self._share
+        self._kept, self._draws = self._kept[:, kept], self._draws[kept]
 
     def values(self) -> Float32Array:
-        return np.concatenate(self._parts, 1)
+        return self._kept
 
 
 def _fade_in(kept: Float32Array, solved: Float64Array, count: int) -> None:
@@ -173,11 +184,12 @@ def _from_frame(samples: Samples, first: int) -> Samples:
 
 def _is_still(links: Links, config: AlignmentConfig) -> bool:
     """Whether most of the picture stays where it is, so that its distances cannot have changed."""
-    far = links.frame[:, 1] - links.frame[:, 0] == max(config.spans)
-    if not far.any():
+    if not len(links):
         return False
-    moved = np.abs(links.xy[far, 1] - links.xy[far, 0]).max(1)
-    return bool(np.median(moved) < config.still_motion)
+    span = links.frame[:, 1] - links.frame[:, 0]
+    longest = int(span.max())  # not that of the configuration in a short shot
+    moved = np.abs(links.xy[span == longest, 1] - links.xy[span == longest, 0]).max(1)
+    return bool(np.median(moved) * max(config.spans) < config.still_motion * longest)
 
 
 def _basis(aspect: float, config: AlignmentConfig) -> GridBasis:

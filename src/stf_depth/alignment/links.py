@@ -10,7 +10,9 @@ import numpy as np
 
 from stf_depth.types import BoolArray, Float32Array, Int32Array
 
-__all__ = ["Anchors", "LinkSampler", "Links", "bilinear"]
+__all__ = ["FLOW_SLACK", "Anchors", "LinkSampler", "Links", "bilinear", "led_by_flow"]
+
+FLOW_SLACK = 0.05  # of its length, by which flow and flow back may disagree beside a tolerance in pixels
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,21 @@ def bilinear(image: Float32Array, xy_px: Float32Array) -> Float32Array:
     bottom = image[y1, x0] * (1 - fx) + image[y1, x1] * fx
     result: Float32Array = top * (1 - fy) + bottom * fy
     return result
+
+
+def led_by_flow(
+    xy_px: Float32Array, forward_px: Float32Array, backward_px: Float32Array, tolerance_px: float
+) -> tuple[Float32Array, BoolArray]:
+    """Where flow (h, w, 2) leads points (N, 2), and whether they stay in the picture and flow back leads home.
+
+    Home is within the tolerance plus ``FLOW_SLACK`` of the way.
+    """
+    step = bilinear(forward_px, xy_px)
+    arrived = xy_px + step
+    gap = np.linalg.norm(step + bilinear(backward_px, arrived), axis=1)
+    edge = np.array([forward_px.shape[1] - 1, forward_px.shape[0] - 1])
+    good: BoolArray = gap < tolerance_px + FLOW_SLACK * np.linalg.norm(step, axis=1)
+    return arrived, good & ((arrived >= 0) & (arrived <= edge)).all(1)
 
 
 # (first frame, second frame, positions in the first (N, 2) px, log disparity there (N,)) -> its change (N,)
@@ -189,12 +206,7 @@ class LinkSampler:
             return
         sizes = [len(track.xy) for track in self._under_way]
         xy = np.concatenate([track.xy for track in self._under_way])
-        step = bilinear(forward_px, xy)
-        arrived = xy + step
-        gap = np.linalg.norm(step + bilinear(backward_px, arrived), axis=1)
-        good = gap < self.tolerance_px + 0.05 * np.linalg.norm(step, axis=1)
-        edge = np.array([self.width_px - 1, self.height_px - 1])
-        good &= ((arrived >= 0) & (arrived <= edge)).all(1)
+        arrived, good = led_by_flow(xy, forward_px, backward_px, self.tolerance_px)
         parts = np.split(np.arange(len(xy)), np.cumsum(sizes)[:-1])
         for track, part in zip(self._under_way, parts, strict=True):
             keep = good[part]

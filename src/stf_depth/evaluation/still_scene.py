@@ -17,9 +17,9 @@ from stf_depth.evaluation.flow_links import FlowLink, sample
 from stf_depth.evaluation.metrics import Measure
 from stf_depth.export.geometry import solve_affine
 from stf_depth.export.source import structure_maps
+from stf_depth.frames import nearest
 from stf_depth.geometry.arrays import as_float32
 from stf_depth.geometry.poses import relative
-from stf_depth.perception.frames import nearest
 from stf_depth.result import DepthResult
 from stf_depth.types import Ambiguity, Float32Array, Float64Array, Intrinsics, Shot
 

@@ -23,7 +23,7 @@ from stf_depth.config import CausalConfig
 from stf_depth.errors import ShapeError
 from stf_depth.fusion.egomotion import agreement, between_two, camera_step
 from stf_depth.fusion.prelook import offset_below
-from stf_depth.fusion.reader import as_image, low_size
+from stf_depth.fusion.reader import as_image, flow_pair, low_size
 from stf_depth.fusion.resampling import fill_unknown, resize, resize_masked
 from stf_depth.fusion.trajectory import checked_steps, look_up, pixel_grid
 from stf_depth.perception.base import FlowBackend
@@ -178,8 +178,7 @@ class CausalFuser:
 
     def _steps(self, first: Uint8Array, second: Uint8Array) -> tuple[Tensor, Tensor]:
         both = self._flow.infer(np.stack([first, second]), np.stack([second, first]))
-        moved = torch.from_numpy(np.ascontiguousarray(both)).permute(0, 3, 1, 2).to(self._device)
-        return checked_steps(moved[:1], moved[1:], self._config.tolerance_px)
+        return checked_steps(*flow_pair(both, self._device), self._config.tolerance_px)
 
     def _zero(self, frame: _Held) -> float:
         """What disparity is taken to have at infinity; affine disparity does not say, and keeps the first guess."""

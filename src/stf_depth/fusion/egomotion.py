@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stf_depth.alignment.links import bilinear
+from stf_depth.alignment.links import bilinear, led_by_flow
 from stf_depth.fusion.poses import PoseFilter
 from stf_depth.fusion.trajectory import pixel_grid
+from stf_depth.geometry.poses import inverse
 from stf_depth.geometry.relative_pose import relative_pose
 from stf_depth.types import Float32Array, Float64Array, Intrinsics
 
@@ -52,7 +53,7 @@ class Egomotion:
 
     def take(self, frame: int, step: Float64Array) -> None:
         """Take a step that is known, (4, 4), the same as ``camera_step``'s."""
-        self._poses[frame] = self._poses[frame - 1] @ np.linalg.inv(step)
+        self._poses[frame] = self._poses[frame - 1] @ inverse(step)
 
 
 def change_along(
@@ -68,7 +69,7 @@ def change_along(
 
 def between_two(step: Float64Array, size: tuple[int, int]) -> PoseFilter:
     """Poses of frame 0 and frame 1, ``step`` of ``camera_step`` apart."""
-    poses = np.stack([np.eye(4), np.linalg.inv(step)])
+    poses = np.stack([np.eye(4), inverse(step)])
     return PoseFilter(_usual(size), poses, np.ones(2, bool), 1.0, size)
 
 
@@ -131,9 +132,6 @@ def _matches(
     rows = max(2, round(_COLUMNS * height / width))
     x, y = (np.arange(_COLUMNS) + 0.5) * (width / _COLUMNS) - 0.5, (np.arange(rows) + 0.5) * (height / rows) - 0.5
     start = np.stack([part.ravel() for part in np.meshgrid(x, y)], 1).astype(np.float32)
-    step = bilinear(forward_px, start)
-    end = start + step
-    gap = np.linalg.norm(step + bilinear(backward_px, end), axis=1)
-    good = gap < tolerance_px + 0.05 * np.linalg.norm(step, axis=1)
-    good &= ((end >= 0) & (end <= [width - 1, height - 1])).all(1) & (bilinear(weight, start) > 0.5)
+    end, good = led_by_flow(start, forward_px, backward_px, tolerance_px)
+    good &= bilinear(weight, start) > 0.5
     return start[good], end[good]

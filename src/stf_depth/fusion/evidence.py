@@ -55,18 +55,18 @@ class Evidence:
 def weigh_evidence(alignment: Alignment, config: FusionConfig) -> Evidence:
     """Compare the residuals of links and anchors with what a steady and correct input would leave.
 
-    structure_gain = k max(0, (a / s)^2 - 1)^p, a the spread of the anchors after alignment, s the structure's own
-    noise. p = 1 gives inverse-variance weights. A larger p leaves a network that is nearly as good as the structure
-    more of its own say, and one that is much worse less: its errors have longer tails than the spread tells. strength
-    goes from 0 to 1 while the links' spread goes from the noise of flow to 1.4 times that, or while the gain goes from
-    0 to 1/4.
+    structure_gain = k max(0, (a / s)^2 - 1)^p, and no more than 25, a the spread of the anchors after alignment, s the
+    structure's own noise. p = 1 gives inverse-variance weights. A larger p leaves a network that is nearly as good as
+    the structure more of its own say, and one that is much worse less: its errors have longer tails than the spread
+    tells. strength goes from 0 to 1 while the links' spread goes from the noise of flow to 1.4 times that, or while the
+    gain goes from 0 to 1/4.
     """
     noise, (before, after) = alignment.anchor_noise, alignment.link_noise
     excess = 0.0 if noise is None else max(0.0, (noise / config.structure_noise) ** 2 - 1)
     gain = min(_MAX_GAIN, config.structure_gain * excess**config.structure_power)
     found = Evidence(1.0, gain, noise or 0.0, after, _contradiction(alignment.anchor_tail, config))
     if not config.abstain:
-        return replace(found, structure_gain=max(gain, 0.1))
+        return found
     flicker = (before / config.abstain_noise) ** 2 - 1
     return replace(found, strength=min(1.0, max(0.0, flicker, 4 * gain)))
 

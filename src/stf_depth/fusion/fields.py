@@ -18,7 +18,7 @@ from stf_depth.fusion.prelook import Prelook
 from stf_depth.fusion.reader import FrameCache, LowReader
 from stf_depth.fusion.structure import belief, bend_to_structure, blend_structure, contradiction_gap
 from stf_depth.fusion.trajectory import Change, Field, Reading, checked_steps, look_up, pixel_grid, trajectory_filter
-from stf_depth.types import CameraPath, Float32Array, MotionKind, Role
+from stf_depth.types import CameraPath, Float32Array, Intrinsics, MotionKind, Role
 
 __all__ = ["Fields", "over_pixels"]
 
@@ -40,9 +40,10 @@ class Fields:
         align: AlignmentConfig,
         fuse: FusionConfig,
         *,
+        intrinsics: Intrinsics | None,
         window: int,
     ) -> None:
-        """window: how many frames of each stage are kept."""
+        """intrinsics: of the frames, where known without a path too. window: how many frames of each stage are kept."""
         self.reader = reader
         self.fuse = fuse
         self.alignment: Alignment | None = None
@@ -54,10 +55,9 @@ class Fields:
         if camera is not None and prelook.structure_unit is not None:
             self.poses = PoseFilter.along(camera, prelook.structure_unit, reader.size)
         stays = camera is not None and camera.kind in _ON_THE_SPOT
-        k = None if camera is None or self.poses is None else camera.intrinsics
         is_known = self.poses is not None and all(map(self.poses.usable, range(len(reader))))
         is_on = fuse.egomotion and fuse.mode != "none" and not (is_known or stays)
-        self.egomotion = Egomotion(len(reader), reader.size, tolerance, k) if is_on else None
+        self.egomotion = Egomotion(len(reader), reader.size, tolerance, intrinsics) if is_on else None
         self.aligned = FrameCache(self._aligned, window)
         self.gap = FrameCache(self._gap, window)
         self.blended = FrameCache(self._blended, window)
@@ -128,7 +128,7 @@ class Fields:
         return None if self.egomotion is None else self.egomotion.poses
 
     def _change(self, frame: int) -> Change | None:
-        if self.egomotion is None:
+        if self.poses is None and self.egomotion is None:
             return None
         low = self.reader.frame(frame)
         stays = (low.roles != int(Role.MOVER)).to(low.log_disparity)

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stf_depth.config import FusionConfig
-from stf_depth.frames import MappedFrames
+from stf_depth.frames import MappedFrames, nearest
 from stf_depth.fusion.inputs import ShotInputs, StructureMaps
 from stf_depth.fusion.prelook import Prelook
-from stf_depth.perception.frames import nearest
 from stf_depth.types import BoolArray, Role
 
 __all__ = ["with_believed_movers"]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stf_depth.fusion.trajectory import Field, Reading, look_up
 from stf_depth.geometry.fuse import normalised_rays
+from stf_depth.geometry.poses import relative
 from stf_depth.types import BoolArray, CameraPath, Float32Array, Float64Array, Intrinsics
 
 __all__ = ["PoseFilter"]
@@ -88,7 +89,7 @@ class PoseFilter:
 
     def step(self, frame: int, other: int) -> Float64Array:
         """(4, 4): the points of ``frame`` in ``other``'s camera, in the unit of exp(-log disparity)."""
-        motion: Float64Array = np.linalg.inv(self._poses[other]) @ self._poses[frame]
+        motion = relative(self._poses[frame], self._poses[other])
         motion[:3, 3] /= self._unit
         return motion
 
@@ -97,7 +98,7 @@ class PoseFilter:
 
         Returns positions (1, 2, h, w), the depth ratio (R r + t d)_z and its part (R r)_z, each (1, 1, h, w).
         """
-        motion = torch.from_numpy(np.linalg.inv(self._poses[other]) @ self._poses[frame]).to(value)
+        motion = torch.from_numpy(relative(self._poses[frame], self._poses[other])).to(value)
         k = torch.from_numpy(self._k.matrix()).to(value)
         rays = self._rays.to(value).flatten(2)
         disparity = torch.exp(value).flatten(2) / self._unit
@@ -119,7 +120,7 @@ class PoseFilter:
         """
         if not (self._usable[frame] and self._usable[other]):
             return np.zeros(len(xy_px), np.float32)
-        motion = np.linalg.inv(self._poses[other]) @ self._poses[frame]
+        motion = relative(self._poses[frame], self._poses[other])
         x = (xy_px[:, 0] - self._k.cx_px) / self._k.fx_px
         y = (xy_px[:, 1] - self._k.cy_px) / self._k.fy_px
         rotated = motion[2, 0] * x + motion[2, 1] * y + motion[2, 2]

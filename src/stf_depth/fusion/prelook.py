@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stf_depth.frames import nearest
 from stf_depth.fusion.inputs import ShotInputs, sampled_frames
 from stf_depth.fusion.logmap import LogMap
-from stf_depth.perception.frames import nearest
 from stf_depth.types import Ambiguity, Float32Array, Float64Array
 
 __all__ = ["Prelook", "look_ahead", "offset_below"]
@@ -59,8 +59,10 @@ def _sample(inputs: ShotInputs, frame: int, use_structure: bool) -> tuple[Float3
     if use_structure and inputs.structure is not None:
         maps = (inputs.structure.disparity, inputs.structure.confidence)
         structure, confidence = (nearest(np.asarray(of[frame], np.float32), disparity.shape) for of in maps)
-    step = max(1, int(good.sum()) // _POINTS_PER_FRAME)
-    return disparity[good][::step], structure[good][::step], confidence[good][::step]
+    # At random: every n-th of the pixels may be a few columns of the picture.
+    count = int(good.sum())
+    picked = np.random.default_rng(frame).choice(count, min(count, _POINTS_PER_FRAME), replace=False, shuffle=False)
+    return disparity[good][picked], structure[good][picked], confidence[good][picked]
 
 
 def _fit_structure(
@@ -108,6 +110,9 @@ def _median(values: Float64Array, weight: Float64Array) -> float:
 
 
 def offset_below(values: Float32Array) -> float:
-    """A guess at the affine disparity of infinity: a little below the smallest values, and not above 0."""
+    """A guess at the affine disparity of infinity: 0, but below the smallest values by a tenth to all of their range.
+
+    Most networks of affine disparity leave it near 0. Where it is nowhere near, the whole range is at most halved.
+    """
     low, high = np.percentile(values, (0.5, 99.5))
-    return float(min(0.0, low - 0.1 * (high - low)))
+    return float(np.clip(0.0, low - (high - low), low - 0.1 * (high - low)))

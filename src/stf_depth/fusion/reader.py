@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stf_depth.frames import nearest
 from stf_depth.fusion.inputs import ShotInputs
 from stf_depth.fusion.prelook import Prelook
 from stf_depth.fusion.resampling import fill_unknown, resize, resize_masked
 from stf_depth.perception.base import FlowBackend
-from stf_depth.perception.frames import nearest
 from stf_depth.types import Float32Array, Frames, Role
 
-__all__ = ["FrameCache", "LowFrame", "LowReader", "as_image", "low_size"]
+__all__ = ["FrameCache", "LowFrame", "LowReader", "as_image", "flow_pair", "low_size"]
 
 Item = TypeVar("Item")
 
@@ -119,10 +119,7 @@ class LowReader:
         here, following = self.rgb(index), self.rgb(index + 1)
         with self._matching:
             both = self._flow.infer(np.stack([here, following]), np.stack([following, here]))
-        # What a network has no number for leads out of the picture, so that it is no match.
-        both = np.nan_to_num(both, nan=_OUTSIDE_PX, posinf=_OUTSIDE_PX, neginf=-_OUTSIDE_PX)
-        moved = torch.from_numpy(np.ascontiguousarray(both)).permute(0, 3, 1, 2).to(self._device)
-        return moved[:1], moved[1:]
+        return flow_pair(both, self._device)
 
     def _read(self, index: int) -> LowFrame:
         disparity, valid = resize_masked(*self.network(index), self.size)
@@ -175,6 +172,13 @@ class LowReader:
         disparity, good = resize_masked(disparity * self._structure_unit, usable, self.size)
         confidence = resize(confidence * usable, self.size) * good
         return fill_unknown(torch.log(torch.clamp(disparity, min=self._logmap.floor)), good), confidence
+
+
+def flow_pair(both: Float32Array, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Flow and back of (2, h, w, 2), each (1, 2, h, w); what has no number leads out of the picture: it is no match."""
+    finite = np.nan_to_num(both, nan=_OUTSIDE_PX, posinf=_OUTSIDE_PX, neginf=-_OUTSIDE_PX)
+    moved = torch.from_numpy(np.ascontiguousarray(finite)).permute(0, 3, 1, 2).to(device)
+    return moved[:1], moved[1:]
 
 
 def as_image(values: Tensor) -> Float32Array:

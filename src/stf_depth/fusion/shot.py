@@ -31,13 +31,11 @@ from stf_depth.fusion.resampling import fill_unknown, resize, resize_masked
 from stf_depth.fusion.semantic import Labels
 from stf_depth.fusion.sky import has_steady_sky, push_sky_back, with_believed_sky
 from stf_depth.fusion.snapping import voted_along_flow
-from stf_depth.parallel import mapped_ahead, thread_pool
+from stf_depth.parallel import AHEAD_ITEMS, mapped_ahead, thread_pool
 from stf_depth.perception.base import FlowBackend
 from stf_depth.types import BoolArray, Float32Array, Role
 
 __all__ = ["HasFusion", "fuse_shot"]
-
-AHEAD_FRAMES = 2  # in work beyond the one that is waited for: enough to keep every thread busy
 
 Fused = tuple[Float32Array, BoolArray, Float32Array]
 
@@ -114,6 +112,7 @@ def _frame_threads(device: str) -> Iterator[Executor]:
 class _Shot:
     def __init__(self, inputs: ShotInputs, config: HasFusion, flow: FlowBackend, device: str) -> None:
         self.align, self.fuse = config.alignment, config.fusion
+        intrinsics = None if inputs.camera is None else inputs.camera.intrinsics
         if self.fuse.mode != "full":
             inputs = replace(inputs, camera=None, structure=None)
         inputs = with_believed_sky(inputs, self.fuse)
@@ -126,16 +125,24 @@ class _Shot:
         self._has_labels = self.fuse.mode != "none" and not (inputs.roles is None and inputs.segments is None)
         self.full = (int(inputs.rgb.shape[1]), int(inputs.rgb.shape[2]))
         size = low_size(*self.full, self.fuse.low_band_long_side_px)
-        window = self.fuse.window_frames() + AHEAD_FRAMES
+        window = self.fuse.window_frames() + AHEAD_ITEMS
         self.reader = LowReader(inputs, self.prelook, flow, size, capacity=window, device=device)
-        self.fields = Fields(self.reader, self.prelook, inputs.camera, self.align, self.fuse, window=window)
+        self.fields = Fields(
+            self.reader,
+            self.prelook,
+            inputs.camera,
+            self.align,
+            self.fuse,
+            intrinsics=intrinsics,
+            window=window,
+        )
 
         self.labels = Labels(self.reader, self.fields.steps, self.full, self.fuse)
-        near = 2 * self.fuse.edge_frames() + 1 + AHEAD_FRAMES
+        near = 2 * self.fuse.edge_frames() + 1 + AHEAD_ITEMS
         self.low_band = FrameCache(self._low_band, near)
         self.plain, self.snaps = FrameCache(self._plain, near), FrameCache(self._snap, near)
         self.segments = FrameCache(self.labels.segments, near)
-        self.edged = FrameCache(self._edged, 2 * self.fuse.fine_radius + 1 + AHEAD_FRAMES)
+        self.edged = FrameCache(self._edged, 2 * self.fuse.fine_radius + 1 + AHEAD_ITEMS)
         self.fine = FineFilter(self.edged, self.fields, self.full, self.fuse)
 
     def chunks(self, first: int) -> Iterator[FusedChunk]:
@@ -143,7 +150,7 @@ class _Shot:
             if self.fuse.mode != "none":
                 self.fields.use(self._align(pool))
             start, ambiguity = first, self.prelook.logmap.ambiguity
-            fused = mapped_ahead(self._fused, range(first, len(self.inputs)), pool, ahead=AHEAD_FRAMES)
+            fused = mapped_ahead(self._fused, range(first, len(self.inputs)), pool, ahead=AHEAD_ITEMS)
             while frames := list(itertools.islice(fused, self.fuse.chunk_frames)):
                 disparity, valid, confidence = (np.stack(part) for part in zip(*frames, strict=True))
                 yield FusedChunk(start, disparity, valid, confidence, ambiguity)
@@ -155,7 +162,7 @@ class _Shot:
         sampler = LinkSampler(width, height, align.sample_columns, align.spans, align.tolerance_px, change)
         aligner = ShotAligner(len(self.inputs), width / height, align)
         sky_counts = has_steady_sky(self.inputs)
-        for frame in mapped_ahead(self._ready, range(len(self.inputs)), pool, ahead=AHEAD_FRAMES):
+        for frame in mapped_ahead(self._ready, range(len(self.inputs)), pool, ahead=AHEAD_ITEMS):
             self._sample(frame, sampler, sky_counts=sky_counts)
             aligner.take(sampler, frame + 1)
         return aligner.alignment()

@@ -18,10 +18,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from stf_depth.config import FusionConfig
-from stf_depth.frames import MappedFrames
+from stf_depth.frames import MappedFrames, nearest
 from stf_depth.fusion.boundaries import border_support, dilate
 from stf_depth.fusion.inputs import ShotInputs, sampled_frames
-from stf_depth.perception.frames import nearest
 from stf_depth.types import BoolArray, Float32Array, Frames, Role, Uint8Array
 
 __all__ = ["has_steady_sky", "move_border_to_colours", "push_sky_back", "with_believed_sky"]

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from stf_depth.alignment.links import FLOW_SLACK
 from stf_depth.fusion.resampling import resize
 
 __all__ = [
@@ -61,7 +62,7 @@ def checked_steps(forward: Tensor, backward: Tensor, tolerance_px: float) -> tup
 def _checked(there: Tensor, back: Tensor, grid: Tensor, tolerance_px: float) -> Tensor:
     returning, inside = look_up(back, grid + there)
     gap = ((there + returning) ** 2).sum(1, keepdim=True)
-    limit = tolerance_px + 0.05 * (there**2).sum(1, keepdim=True).sqrt()
+    limit = tolerance_px + FLOW_SLACK * (there**2).sum(1, keepdim=True).sqrt()
     return torch.cat([there, (gap < limit * limit).to(there) * inside], 1)
 
 

@@ -37,10 +37,10 @@ def solve_camera(rgb: Frames, *, roles: Frames | None = None, config: GeometryCo
         return _solve_parts(track_parts(rgb, roles, config), config)
     tolerance_px = config.explained_px * max(rgb.shape[1:3]) / 640
     with tempfile.TemporaryDirectory(prefix="stf-depth-") as folder:
-        unmasked = KeptTracks(track_parts(rgb, roles, config), Path(folder))
-        masked = _solve_parts(unmasked, config)
+        beside_masks = KeptTracks(track_parts(rgb, roles, config), Path(folder))
+        masked = _solve_parts(beside_masks, config)
         free = _solve_parts(track_parts(rgb, None, config), config)
-        return likelier(masked, free, lambda path: share_explained(unmasked, path, tolerance_px), config)
+        return likelier(masked, free, lambda path: share_explained(beside_masks, path, tolerance_px), config)
 
 
 def likelier(

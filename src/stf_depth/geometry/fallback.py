@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 
 from stf_depth.config import GeometryConfig
+from stf_depth.frames import nearest
 from stf_depth.geometry.arrays import as_float32, as_uint8
 from stf_depth.geometry.camera_solve import CameraSolve
 from stf_depth.geometry.smoothing import EdgeAwareSmoother
 from stf_depth.geometry.structure import structure_wh, triangulate_shot
-from stf_depth.perception.frames import nearest
 from stf_depth.types import Float32Array, Frames, Role, Uint8Array
 
 __all__ = ["depth_from_motion", "fallback_shot"]

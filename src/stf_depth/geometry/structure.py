@@ -22,15 +22,13 @@ from stf_depth.geometry.poses import relative
 from stf_depth.geometry.smoothing import away_from_steps, complete
 from stf_depth.geometry.sources import SourceChooser
 from stf_depth.geometry.triangulate import FlowMatcher, triangulate
-from stf_depth.parallel import mapped_ahead, thread_pool
+from stf_depth.parallel import AHEAD_ITEMS, mapped_ahead, thread_pool
 from stf_depth.types import Float32Array, Frames, Uint8Array
 
-__all__ = ["AHEAD_FRAMES", "structure_wh", "triangulate_shot"]
+__all__ = ["structure_wh", "triangulate_shot"]
 
 # A frame and the estimates of the frames around it.
 Work = tuple[int, Mapping[int, Estimate]]
-# Frames of each stage in work beyond the one that is waited for: enough to keep every thread busy.
-AHEAD_FRAMES = 2
 
 
 def structure_wh(width_px: int, height_px: int, config: GeometryConfig) -> tuple[int, int]:
@@ -55,7 +53,7 @@ def triangulate_shot(
     with thread_pool() as pool:
 
         def each(work: Callable[[Work], Estimate], items: Iterable[Work]) -> Iterator[Estimate]:
-            return mapped_ahead(work, items, pool, ahead=AHEAD_FRAMES)
+            return mapped_ahead(work, items, pool, ahead=AHEAD_ITEMS)
 
         priors: Iterable[Work] = ((frame, {}) for frame in range(starts[0], count))
         if coarse is not None:

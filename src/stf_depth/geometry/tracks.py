@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from stf_depth.config import GeometryConfig
 from stf_depth.errors import ShapeError
+from stf_depth.frames import nearest
 from stf_depth.geometry.arrays import as_uint8
-from stf_depth.perception.frames import nearest
 from stf_depth.types import BoolArray, Float32Array, Frames, Role, Uint8Array
 
 __all__ = ["KeptTracks", "Tracks", "track_parts", "trackable_mask"]

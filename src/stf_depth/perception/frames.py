@@ -7,7 +7,7 @@ size covers the frame exactly.
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from stf_depth.types import Float32Array, Uint8Array
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "aspect_size", "nearest", "resize_frames", "to_planes"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "aspect_size", "resize_frames", "to_planes"]
 
 Triple = tuple[float, float, float]
-Kind = TypeVar("Kind", bound=np.generic)
 
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
@@ -60,11 +59,3 @@ def to_planes(
     offset = (-np.asarray(mean) / np.asarray(std)).astype(np.float32)
     planes = rgb.astype(np.float32) * scale + offset
     return np.ascontiguousarray(planes.transpose(0, 3, 1, 2))
-
-
-def nearest(values: NDArray[Kind], size: tuple[int, ...]) -> NDArray[Kind]:
-    """A map (h, w) at ``size``, edges aligned: each pixel is that of the nearest centre, so that no value is new."""
-    rows = ((np.arange(size[0]) + 0.5) * (values.shape[0] / size[0])).astype(np.int64)
-    columns = ((np.arange(size[1]) + 0.5) * (values.shape[1] / size[1])).astype(np.int64)
-    found: NDArray[Kind] = values.take(rows, 0).take(columns, 1)
-    return found

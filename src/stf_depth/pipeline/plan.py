@@ -34,7 +34,7 @@ _VERSIONS = {
     "panoptic": 1,
     "camera": 7,
     "structure": 4,
-    "fusion": 11,
+    "fusion": 12,
 }
 
 

@@ -27,9 +27,9 @@ from pydantic import Field
 
 from stf_depth.config import FrozenConfig
 from stf_depth.errors import ConfigError, InputError, ShapeError, SpecError
+from stf_depth.frames import nearest
 from stf_depth.perception.base import BackendInfo, BackendRequest
 from stf_depth.perception.depth.map_files import MapSource, open_maps
-from stf_depth.perception.frames import nearest
 from stf_depth.types import Ambiguity, BoolArray, DepthMaps, Float32Array, Float64Array, Representation
 
 __all__ = ["PrecomputedDepth"]

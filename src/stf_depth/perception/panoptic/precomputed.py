@@ -17,10 +17,10 @@ from PIL import Image
 
 from stf_depth.config import FrozenConfig
 from stf_depth.errors import InputError, InputNotFoundError, SequenceError, ShapeError
+from stf_depth.frames import nearest
 from stf_depth.ordering import files_in_order, places_in_numbering
 from stf_depth.perception.base import BackendInfo, BackendRequest
 from stf_depth.perception.depth.map_files import tree_digest
-from stf_depth.perception.frames import nearest
 from stf_depth.types import Int32Array, Role, SegmentInfo, SegmentMaps
 
 __all__ = ["PrecomputedSegments"]
