@@ -147,12 +147,15 @@ def test_a_value_under_a_label_that_moves_with_flow_is_averaged(factor: int) -> 
     assert bool((voted(0) == 0).all())
 
 
-def test_frames_vote_on_the_side_of_a_trembling_border_and_sides_are_not_mixed() -> None:
+@pytest.mark.parametrize("numbered_anew", [False, True])
+def test_frames_vote_on_the_side_of_a_trembling_border_and_sides_are_not_mixed(numbered_anew: bool) -> None:
     steps = torch.zeros(1, 3, 4, 12)
     steps[:, 2] = 1
     borders = [6, 6, 8, 5, 6]
     labels = [torch.where(torch.arange(12) < border, 1, 2).int().expand(1, 1, 4, 12) for border in borders]
     values = [torch.where(label == 1, -1.0, 1.0) for label in labels]
+    if numbered_anew:
+        labels = [label * (7 + k) if k % 2 else 3 - label for k, label in enumerate(labels)]
     voted = voted_along_flow(lambda k: values[k], lambda k: labels[k], lambda _: (steps, steps), 2, 5, reach=2)
     torch.testing.assert_close(voted, values[0])
 
@@ -160,7 +163,7 @@ def test_frames_vote_on_the_side_of_a_trembling_border_and_sides_are_not_mixed()
 def test_an_even_number_of_votes_leans_to_neither_side() -> None:
     steps = torch.zeros(1, 3, 4, 6)
     steps[:, 2] = 1
-    labels = [torch.full((1, 1, 4, 6), k, dtype=torch.int32) for k in range(4)]
+    labels = [torch.arange(24, dtype=torch.int32).view(1, 1, 4, 6) // (1 + 5 * k) for k in range(4)]  # none alike
     values = [torch.full((1, 1, 4, 6), value) for value in (0.0, 1.0, 4.0, 9.0)]
     for sign in (1, -1):
         signed = [sign * value for value in values]

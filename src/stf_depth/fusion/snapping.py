@@ -23,7 +23,7 @@ def voted_along_flow(
 ) -> Tensor:
     """What most frames within ``reach`` say of each pixel, followed along checked flow: (1, 1, H, W).
 
-    Where more than half of them give it the label that ``frame`` does, the mean of the values under that label, so that
+    Where more than half of them have it in the segment that ``frame`` has it in, the mean of their values, so that
     values of the two sides of a border are not mixed; elsewhere the border trembles, and the median of all values
     counts. values: (1, 1, H, W). labels: (1, 1, H, W) int32. steps: of any size (h, w).
     """
@@ -33,10 +33,23 @@ def voted_along_flow(
     for other, _, there, alive in places(size, steps, frame, frame_count, reach):
         value, inside = look_up(values(other), there)
         known = (alive > 0.5) & (inside > 0)
-        found.append((value, known, known & (_label_at(labels(other), there) == own)))
+        found.append((value, known, known & _in_same_segment(own, _label_at(labels(other), there), known)))
     value, known, same = (torch.cat(part, 1) for part in zip(*found, strict=True))
     mean = (value * same).sum(1, keepdim=True) / same.sum(1, keepdim=True)
     return torch.where(2 * same.sum(1, keepdim=True) > known.sum(1, keepdim=True), mean, _median(value, known))
+
+
+def _in_same_segment(own: Tensor, theirs: Tensor, known: Tensor) -> Tensor:
+    """Where a pixel lies in the counterpart of its own segment: one that shares more than half of their union.
+
+    Most masks number their segments frame by frame. All (1, 1, H, W); known: where theirs is.
+    """
+    own_ids, mine = torch.unique(own, return_inverse=True)
+    their_ids, other = torch.unique(theirs, return_inverse=True)
+    shape = (len(their_ids), len(own_ids))
+    shared = torch.bincount((other * shape[1] + mine)[known], minlength=shape[0] * shape[1]).view(shape)
+    union = shared.sum(0) + shared.sum(1, keepdim=True) - shared
+    return (2 * shared > union)[other, mine]
 
 
 def _median(values: Tensor, known: Tensor) -> Tensor:
