@@ -105,6 +105,17 @@ def test_a_network_that_is_far_off_everywhere_tells_no_parked_car_from_a_moving_
     assert (np.asarray(result.roles[1]) == Role.MOVER).sum() > 0.9 * movers[1].sum()
 
 
+def test_how_far_off_a_network_is_the_whole_shot_tells(street: SyntheticClip, rng: np.random.Generator) -> None:
+    """In the middle frame it happens to be right about the rest; a parked car must not begin to move for that."""
+    inputs = inputs_of(street, on_movers=0.8, elsewhere=0.8)
+    movers = street.roles == Role.MOVER
+    noise = rng.normal(0, np.array([0.4, 0.02, 0.4])[:, None, None], movers.shape)
+    wrong = np.exp(np.where(movers, -0.4, noise)).astype(np.float32)
+    result = with_believed_movers(replace(inputs, disparity=np.asarray(inputs.disparity) * wrong), CONFIG, PRELOOK)
+    assert result.roles is not None
+    assert (np.asarray(result.roles[1]) == Role.MOVER).sum() < 0.1 * movers[1].sum()
+
+
 def test_each_segment_is_judged_alone(street: SyntheticClip) -> None:
     inputs = inputs_of(street, on_movers=0.1, elsewhere=0.8)
     assert inputs.structure is not None
