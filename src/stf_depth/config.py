@@ -274,6 +274,7 @@ class FusionConfig(FrozenConfig):
     fine_filter: bool = True
     fine_radius: int = Field(3, ge=1, le=16)
     fine_tolerance: float = Field(0.04, gt=0)
+    fine_tolerance_inside: float = Field(0.1, gt=0)
 
     def window_frames(self) -> int:
         """How many frames the sliding window spans."""

@@ -18,6 +18,7 @@ from stf_depth.fusion.boundaries import border_support, snap_to_segments
 from stf_depth.fusion.evidence import Evidence, confidence_of, weigh_evidence
 from stf_depth.fusion.fields import Fields, over_pixels
 from stf_depth.fusion.logmap import LogMap
+from stf_depth.fusion.matching import SegmentMatches
 from stf_depth.fusion.planes import flatten_planes
 from stf_depth.fusion.poses import PoseFilter
 from stf_depth.fusion.reader import FrameCache, LowFrame, low_size
@@ -140,7 +141,9 @@ def test_a_value_under_a_label_that_moves_with_flow_is_averaged(factor: int) -> 
     label = torch.ones(1, 1, *stripe.shape, dtype=torch.int32)
 
     def voted(reach: int) -> Tensor:
-        found = voted_along_flow(lambda k: values[k], lambda _: label, lambda _: (there, back), 4, 9, reach=reach)
+        found = voted_along_flow(
+            lambda k: values[k], SegmentMatches(lambda _: label, 9), lambda _: (there, back), 4, 9, reach=reach
+        )
         return (found - values[4])[..., 20 * factor : 40 * factor]
 
     torch.testing.assert_close(voted(2), torch.full_like(voted(2), 2 / 5), atol=1e-4, rtol=0)
@@ -156,7 +159,9 @@ def test_frames_vote_on_the_side_of_a_trembling_border_and_sides_are_not_mixed(n
     values = [torch.where(label == 1, -1.0, 1.0) for label in labels]
     if numbered_anew:
         labels = [label * (7 + k) if k % 2 else 3 - label for k, label in enumerate(labels)]
-    voted = voted_along_flow(lambda k: values[k], lambda k: labels[k], lambda _: (steps, steps), 2, 5, reach=2)
+    voted = voted_along_flow(
+        lambda k: values[k], SegmentMatches(labels.__getitem__, 9), lambda _: (steps, steps), 2, 5, reach=2
+    )
     torch.testing.assert_close(voted, values[0])
 
 
@@ -167,7 +172,9 @@ def test_an_even_number_of_votes_leans_to_neither_side() -> None:
     values = [torch.full((1, 1, 4, 6), value) for value in (0.0, 1.0, 4.0, 9.0)]
     for sign in (1, -1):
         signed = [sign * value for value in values]
-        voted = voted_along_flow(signed.__getitem__, labels.__getitem__, lambda _: (steps, steps), 1, 4, reach=2)
+        voted = voted_along_flow(
+            signed.__getitem__, SegmentMatches(labels.__getitem__, 9), lambda _: (steps, steps), 1, 4, reach=2
+        )
         torch.testing.assert_close(voted, torch.full_like(voted, sign * 2.5))
 
 
@@ -176,7 +183,9 @@ def test_votes_end_where_flow_is_not_checked() -> None:
     steps[:, 2, :, 4:] = 1
     values = [torch.full((1, 1, 6, 8), float(k)) for k in range(3)]
     label = torch.ones(1, 1, 6, 8, dtype=torch.int32)
-    voted = voted_along_flow(lambda k: values[k], lambda _: label, lambda _: (steps, steps), 0, 3, reach=2)[0, 0]
+    voted = voted_along_flow(
+        lambda k: values[k], SegmentMatches(lambda _: label, 9), lambda _: (steps, steps), 0, 3, reach=2
+    )[0, 0]
     assert bool((voted[:, :4] == 0).all())
     assert bool((voted[:, 4:] == 1).all())
 

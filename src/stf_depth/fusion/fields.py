@@ -17,7 +17,16 @@ from stf_depth.fusion.poses import PoseFilter
 from stf_depth.fusion.prelook import Prelook
 from stf_depth.fusion.reader import FrameCache, LowReader
 from stf_depth.fusion.structure import belief, bend_to_structure, blend_structure, contradiction_gap
-from stf_depth.fusion.trajectory import Change, Field, Reading, checked_steps, look_up, pixel_grid, trajectory_filter
+from stf_depth.fusion.trajectory import (
+    Change,
+    Field,
+    Reading,
+    Tolerance,
+    checked_steps,
+    look_up,
+    pixel_grid,
+    trajectory_filter,
+)
 from stf_depth.types import CameraPath, Float32Array, Intrinsics, MotionKind, Role
 
 __all__ = ["Fields", "over_pixels"]
@@ -106,7 +115,7 @@ class Fields:
         return self.along_flow(self.blended, frame, radius=self.fuse.trajectory_radius, tolerance=tolerance)
 
     def along_flow(
-        self, field: Field, frame: int, *, radius: int, tolerance: float | Tensor, reading: Reading = "bilinear"
+        self, field: Field, frame: int, *, radius: int, tolerance: Tolerance, reading: Reading = "bilinear"
     ) -> tuple[Tensor, Tensor]:
         """``trajectory_filter`` of a field of any size, the change of distance taken off."""
         count, change = len(self.reader), self._change(frame)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import torch
 from torch import Tensor
 
 from stf_depth.config import FusionConfig
 from stf_depth.fusion.fields import Fields
+from stf_depth.fusion.matching import SegmentMatches
 from stf_depth.fusion.resampling import resize
-from stf_depth.fusion.trajectory import Field
+from stf_depth.fusion.trajectory import Field, Tolerance
 
 __all__ = ["FineFilter"]
 
@@ -16,22 +20,28 @@ class FineFilter:
     """u <- s p + (1 - s) f: p the mean along the camera's poses, f that along flow, s how far a pixel is static.
 
     The means are over the frames within ``fine_radius``, of what each has at the nearest pixel: reading between pixels
-    would mix the two sides of an edge. What differs by more than ``fine_tolerance`` is another surface and hardly
-    counts, so edges stay nearly as sharp as they are.
+    would mix the two sides of an edge. What differs by ``fine_tolerance`` counts half, since it may be another surface,
+    so edges stay nearly as sharp as they are; in the counterpart of the pixel's own segment it is the same one, and
+    ``fine_tolerance_inside`` holds.
     """
 
-    def __init__(self, field: Field, fields: Fields, full: tuple[int, int], config: FusionConfig) -> None:
-        """field: frame -> log disparity and weight, (1, 2, H, W), of size ``full``. fields: of the low band."""
-        self._field, self._fields, self._config = field, fields, config
+    def __init__(
+        self, field: Field, fields: Fields, same: SegmentMatches | None, full: tuple[int, int], config: FusionConfig
+    ) -> None:
+        """field: frame -> log disparity and weight, (1, 2, H, W), of size ``full``. fields: of the low band.
+
+        same: of segments at size ``full``, None without any.
+        """
+        self._field, self._fields, self._same, self._config = field, fields, same, config
         self._poses = None if fields.poses is None else fields.poses.resized(full)
 
     def __call__(self, frame: int, static: Tensor) -> Tensor:
         """Filtered log disparity, (1, 1, H, W). static: s, (1, 1, h, w) of any size."""
-        here, radius, tolerance = self._field(frame)[:, :1], self._config.fine_radius, self._config.fine_tolerance
+        here, radius = self._field(frame)[:, :1], self._config.fine_radius
         if self._poses is None or not (self._config.pose_filter and self._poses.usable(frame)):
             return self._along_flow(frame)
         offsets = range(1, radius + 1)
-        along, _ = self._poses(self._field, frame, offsets, tolerance=tolerance, reading="nearest")
+        along, _ = self._poses(self._field, frame, offsets, tolerance=self._tolerance(frame), reading="nearest")
         share = resize(static, (int(here.shape[-2]), int(here.shape[-1])))
         moving = self._along_flow(frame) if self._fields.has_movers(static) else here
         return share * along + (1 - share) * moving
@@ -39,11 +49,15 @@ class FineFilter:
     def _along_flow(self, frame: int) -> Tensor:
         if not self._config.trajectory_filter:
             return self._field(frame)[:, :1]
-        value, _ = self._fields.along_flow(
-            self._field,
-            frame,
-            radius=self._config.fine_radius,
-            tolerance=self._config.fine_tolerance,
-            reading="nearest",
-        )
+        tolerance, radius = self._tolerance(frame), self._config.fine_radius
+        value, _ = self._fields.along_flow(self._field, frame, radius=radius, tolerance=tolerance, reading="nearest")
         return value
+
+    def _tolerance(self, frame: int) -> Tolerance:
+        if self._same is None:
+            return self._config.fine_tolerance
+        return partial(self._tolerance_at, self._same, frame)
+
+    def _tolerance_at(self, same: SegmentMatches, frame: int, other: int, position: Tensor, known: Tensor) -> Tensor:
+        inside = same(frame, other, position, known)
+        return torch.where(inside, self._config.fine_tolerance_inside, self._config.fine_tolerance)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stf_depth.fusion.trajectory import Field, Reading, look_up
+from stf_depth.fusion.trajectory import Field, Reading, Tolerance, look_up, tolerated
 from stf_depth.geometry.fuse import normalised_rays
 from stf_depth.geometry.poses import relative
 from stf_depth.types import BoolArray, CameraPath, Float32Array, Float64Array, Intrinsics
@@ -62,7 +62,7 @@ class PoseFilter:
         frame: int,
         offsets: Sequence[int],
         *,
-        tolerance: float | Tensor,
+        tolerance: Tolerance,
         reading: Reading = "bilinear",
     ) -> tuple[Tensor, Tensor]:
         """Filtered log disparity of ``frame`` and the sum of weights, each (1, 1, h, w); offsets on both sides."""
@@ -78,13 +78,14 @@ class PoseFilter:
         return value + total / weights.clamp(min=1e-6), weights
 
     def _compare(
-        self, there: Tensor, value: Tensor, frame: int, other: int, tolerance: float | Tensor, reading: Reading
+        self, there: Tensor, value: Tensor, frame: int, other: int, tolerance: Tolerance, reading: Reading
     ) -> tuple[Tensor, Tensor]:
         position, seen, rotated = self.project(value, frame, other)
         found, inside = look_up(there, position, reading)
         expected = value - torch.log(seen.clamp(min=1e-4))
         gap = (found[:, :1] - expected) * (seen / rotated.clamp(min=0.2)).clamp(0.2, 5)
-        known = found[:, 1:] * inside * (seen > 1e-4) / (1 + (gap / tolerance) ** 2)
+        is_seen = inside * (seen > 1e-4)
+        known = found[:, 1:] * is_seen / (1 + (gap / tolerated(tolerance, other, position, is_seen > 0)) ** 2)
         return gap, known
 
     def step(self, frame: int, other: int) -> Float64Array:

@@ -24,6 +24,7 @@ from stf_depth.fusion.evidence import confidence_of, confidence_of_input
 from stf_depth.fusion.fields import Fields
 from stf_depth.fusion.fine import FineFilter
 from stf_depth.fusion.inputs import FusedChunk, ShotInputs
+from stf_depth.fusion.matching import SegmentMatches
 from stf_depth.fusion.movers import with_believed_movers
 from stf_depth.fusion.prelook import look_ahead
 from stf_depth.fusion.reader import FrameCache, LowReader, as_image, low_size
@@ -142,8 +143,9 @@ class _Shot:
         self.low_band = FrameCache(self._low_band, near)
         self.plain, self.snaps = FrameCache(self._plain, near), FrameCache(self._snap, near)
         self.segments = FrameCache(self.labels.segments, near)
+        self.same = SegmentMatches(self.segments, near)
         self.edged = FrameCache(self._edged, 2 * self.fuse.fine_radius + 1 + AHEAD_ITEMS)
-        self.fine = FineFilter(self.edged, self.fields, self.full, self.fuse)
+        self.fine = FineFilter(self.edged, self.fields, self.same if self._has_labels else None, self.full, self.fuse)
 
     def chunks(self, first: int) -> Iterator[FusedChunk]:
         with _frame_threads(self.device) as pool:
@@ -247,7 +249,7 @@ class _Shot:
         if not (self._has_labels and fuse.snap_boundaries and self.fields.evidence.strength > 0):
             return value
         count, reach = len(self.inputs), fuse.snap_reach
-        return value + voted_along_flow(self.snaps, self.segments, self.fields.steps, frame, count, reach=reach)
+        return value + voted_along_flow(self.snaps, self.same, self.fields.steps, frame, count, reach=reach)
 
     def _sky(self, frame: int) -> Tensor | None:
         """1 where there is sky, (1, 1, H, W); None where there is none or the stage is off."""

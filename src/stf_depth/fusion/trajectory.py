@@ -17,17 +17,22 @@ __all__ = [
     "Field",
     "Reading",
     "Steps",
+    "Tolerance",
     "checked_steps",
     "followed",
     "look_up",
     "pixel_grid",
     "places",
+    "tolerated",
     "trajectory_filter",
 ]
 
 Field = Callable[[int], Tensor]  # frame -> log disparity and weight, (1, 2, h, w)
 Change = Callable[[int, Tensor], Tensor]  # frame and where each pixel is in it -> expected change, (1, 1, h, w)
 Reading = Literal["bilinear", "nearest"]
+# A gap of log disparity that halves a weight, or one for each pixel (1, 1, h, w) by the other frame, where the pixel is
+# in it (1, 2, h, w), and whether that is known (1, 1, h, w).
+Tolerance = float | Tensor | Callable[[int, Tensor, Tensor], Tensor]
 Steps = Callable[[int], tuple[Tensor, Tensor]]  # frame -> steps to the next frame and from it back, (1, 3, h, w) each
 
 
@@ -109,7 +114,7 @@ def trajectory_filter(
     frame_count: int,
     *,
     radius: int,
-    tolerance: float | Tensor,
+    tolerance: Tolerance,
     change: Change | None = None,
     reading: Reading = "bilinear",
 ) -> tuple[Tensor, Tensor]:
@@ -127,12 +132,17 @@ def trajectory_filter(
     for other, stepped, position, alive in places(size, steps, frame, frame_count, radius):
         found, _ = look_up(field(other), position, reading)
         seen = found[:, :1] if change is None else found[:, :1] - resize(change(other, stepped), size)
-        gap = (seen - value) / tolerance
+        gap = (seen - value) / tolerated(tolerance, other, position, alive > 0.5)
         known = found[:, 1:] * alive / (1 + gap * gap)
         total = total + known * seen
         weights = weights + known
     filtered = torch.where(weights > 1e-6, total / weights.clamp(min=1e-6), value)
     return filtered, weights
+
+
+def tolerated(tolerance: Tolerance, other: int, position: Tensor, known: Tensor) -> float | Tensor:
+    """The tolerance of values that ``other`` has at ``position``."""
+    return tolerance(other, position, known) if callable(tolerance) else tolerance
 
 
 def _neighbours(frame: int, direction: int, radius: int, frame_count: int) -> range:

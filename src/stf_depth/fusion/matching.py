@@ -1,0 +1,48 @@
+"""Which pixels of two frames lie in the same segment, though each frame numbers its segments anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from stf_depth.fusion.reader import FrameCache
+
+__all__ = ["SegmentMatches"]
+
+_Numbered = tuple[Tensor, Tensor]
+
+
+class SegmentMatches:
+    """Compares segments along given positions. A counterpart shares more than half of its union with a segment."""
+
+    def __init__(self, segments: Callable[[int], Tensor], capacity: int) -> None:
+        """segments: frame -> ids (1, 1, H, W) int32, 0 for none. capacity: of how many frames numbers are kept."""
+        self._numbered = FrameCache(lambda frame: _numbered(segments(frame)), capacity)
+
+    def __call__(self, frame: int, other: int, position: Tensor, known: Tensor) -> Tensor:
+        """(1, 1, H, W) bool: whether a pixel's place in ``other`` lies in the counterpart of its own segment.
+
+        position: that place, (1, 2, H, W). known: bool, where it is known. False where either place has no segment.
+        """
+        (mine, own_ids), (there, their_ids) = self._numbered(frame), self._numbered(other)
+        theirs = _at(there, position)
+        shape = (len(their_ids), len(own_ids))
+        shared = torch.bincount((theirs * shape[1] + mine)[known], minlength=shape[0] * shape[1]).view(shape)
+        union = shared.sum(0) + shared.sum(1, keepdim=True) - shared
+        is_counterpart = (2 * shared > union) & (their_ids != 0)[:, None] & (own_ids != 0)
+        return known & is_counterpart[theirs, mine]
+
+
+def _numbered(segments: Tensor) -> _Numbered:
+    """Numbers from 0 on in place of ids, (1, 1, H, W) int64, and the ids that they stand for."""
+    ids, numbers = torch.unique(segments, return_inverse=True)
+    return numbers, ids
+
+
+def _at(numbers: Tensor, position: Tensor) -> Tensor:
+    height, width = numbers.shape[-2:]
+    x = position[:, 0].round().long().clamp(0, width - 1)
+    y = position[:, 1].round().long().clamp(0, height - 1)
+    return numbers[0, 0][y, x][None]
