@@ -269,6 +269,7 @@ class FusionConfig(FrozenConfig):
     pose_filter: bool = True
     pose_offsets: tuple[SomeCounts, ...] = ((1, 2), (3, 6, 12))
     pose_tolerance: float = Field(0.08, gt=0)
+    pose_tolerance_inside: float = Field(0.15, gt=0)
     tolerance_jitter: float = Field(2.0, ge=0)
     max_tolerance: float = Field(0.16, gt=0)
     fine_filter: bool = True

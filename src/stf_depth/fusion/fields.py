@@ -12,6 +12,7 @@ from stf_depth.alignment.joint import MAX_SHIFT_TERM, Alignment
 from stf_depth.config import AlignmentConfig, FusionConfig
 from stf_depth.fusion.egomotion import Egomotion, change_along
 from stf_depth.fusion.evidence import Evidence, weigh_evidence
+from stf_depth.fusion.matching import SegmentMatches
 from stf_depth.fusion.planes import flatten_planes
 from stf_depth.fusion.poses import PoseFilter
 from stf_depth.fusion.prelook import Prelook
@@ -60,6 +61,9 @@ class Fields:
         tolerance = align.tolerance_px
         self.steps = FrameCache(lambda frame: checked_steps(*reader.flow(frame), tolerance), window)
         self.has_structure = prelook.structure_unit is not None
+        self._same: SegmentMatches | None = None
+        if reader.has_segments:
+            self._same = SegmentMatches(lambda frame: reader.segments(frame, reader.size), window)
         self.poses: PoseFilter | None = None
         if camera is not None and prelook.structure_unit is not None:
             self.poses = PoseFilter.along(camera, prelook.structure_unit, reader.size)
@@ -154,7 +158,12 @@ class Fields:
     def _along_poses(
         self, poses: PoseFilter, field: FrameCache[Tensor], frame: int, offsets: tuple[int, ...]
     ) -> tuple[Tensor, Tensor]:
-        return poses(field, frame, offsets, tolerance=self._tolerance(frame, self.fuse.pose_tolerance))
+        tolerance = self._tolerance(frame, self.fuse.pose_tolerance)
+        if self._same is None:
+            return poses(field, frame, offsets, tolerance=tolerance)
+        rests = self.reader.frame(frame).roles != int(Role.MOVER)
+        wide = torch.where(rests, tolerance.clamp(min=self.fuse.pose_tolerance_inside), tolerance)
+        return poses(field, frame, offsets, tolerance=self._same.widened(frame, tolerance, wide))
 
     def _tolerance(self, frame: int, least: float) -> Tensor:
         """The filters' tolerance, (1, 1, h, w): no wider for movers, whose distance does change."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-import torch
 from torch import Tensor
 
 from stf_depth.config import FusionConfig
@@ -54,10 +51,5 @@ class FineFilter:
         return value
 
     def _tolerance(self, frame: int) -> Tolerance:
-        if self._same is None:
-            return self._config.fine_tolerance
-        return partial(self._tolerance_at, self._same, frame)
-
-    def _tolerance_at(self, same: SegmentMatches, frame: int, other: int, position: Tensor, known: Tensor) -> Tensor:
-        inside = same(frame, other, position, known)
-        return torch.where(inside, self._config.fine_tolerance_inside, self._config.fine_tolerance)
+        narrow, wide = self._config.fine_tolerance, self._config.fine_tolerance_inside
+        return narrow if self._same is None else self._same.widened(frame, narrow, wide)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from stf_depth.fusion.reader import FrameCache
+from stf_depth.fusion.trajectory import Tolerance
 
 __all__ = ["SegmentMatches"]
 
@@ -33,6 +34,14 @@ class SegmentMatches:
         union = shared.sum(0) + shared.sum(1, keepdim=True) - shared
         is_counterpart = (2 * shared > union) & (their_ids != 0)[:, None] & (own_ids != 0)
         return known & is_counterpart[theirs, mine]
+
+    def widened(self, frame: int, narrow: float | Tensor, wide: float | Tensor) -> Tolerance:
+        """``narrow``, and ``wide`` where a value comes from the counterpart of the pixel's own segment."""
+
+        def tolerance(other: int, position: Tensor, known: Tensor) -> Tensor:
+            return torch.where(self(frame, other, position, known), wide, narrow)
+
+        return tolerance
 
 
 def _numbered(segments: Tensor) -> _Numbered:

@@ -140,6 +140,11 @@ class LowReader:
         rgb = torch.from_numpy(self._input(self._inputs.rgb, index).copy()).to(self._device)
         return rgb.permute(2, 0, 1)[None].float() / 255
 
+    @property
+    def has_segments(self) -> bool:
+        """Whether there are segments or roles."""
+        return not (self._inputs.roles is None and self._inputs.segments is None)
+
     def segments(self, index: int, size: tuple[int, int]) -> Tensor:
         """Segment ids (roles where there are no segments) at ``size``, (1, 1, H, W) int32."""
         maps = self._inputs.roles if self._inputs.segments is None else self._inputs.segments

@@ -123,11 +123,11 @@ class _Shot:
         if believed is not inputs:
             inputs, self.prelook = believed, look_ahead(believed, use_structure=use_structure)
         self.inputs, self.device = inputs, device
-        self._has_labels = self.fuse.mode != "none" and not (inputs.roles is None and inputs.segments is None)
         self.full = (int(inputs.rgb.shape[1]), int(inputs.rgb.shape[2]))
         size = low_size(*self.full, self.fuse.low_band_long_side_px)
         window = self.fuse.window_frames() + AHEAD_ITEMS
         self.reader = LowReader(inputs, self.prelook, flow, size, capacity=window, device=device)
+        self._has_labels = self.fuse.mode != "none" and self.reader.has_segments
         self.fields = Fields(
             self.reader,
             self.prelook,
