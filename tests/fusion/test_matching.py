@@ -1,0 +1,96 @@
+"""Which pixels of two frames lie in the same segment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from stf_depth.config import RunConfig
+from stf_depth.fusion.inputs import ShotInputs, StructureMaps
+from stf_depth.fusion.matching import SegmentMatches
+from stf_depth.fusion.shot import fuse_shot
+from stf_depth.fusion.trajectory import pixel_grid
+from stf_depth.synthetic import SyntheticClip, render_clip, scene
+from stf_depth.types import Ambiguity, CameraPath, MotionKind
+
+
+def ids(rows: list[list[int]]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.int32)[None, None]
+
+
+def matched(mine: Tensor, theirs: Tensor, position: Tensor | None = None, known: Tensor | None = None) -> np.ndarray:
+    matches = SegmentMatches([mine, theirs].__getitem__, 2)
+    position = pixel_grid(mine.float()) if position is None else position
+    known = torch.ones_like(mine, dtype=torch.bool) if known is None else known
+    return matches(0, 1, position, known)[0, 0].numpy()
+
+
+def slowly(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """One pixel after the other."""
+    result = np.zeros(mine.shape, bool)
+    for at in np.ndindex(*mine.shape):
+        a, b = mine == mine[at], theirs == theirs[at]
+        result[at] = mine[at] != 0 and theirs[at] != 0 and 2 * (a & b).sum() > (a | b).sum()
+    return result
+
+
+def test_it_is_more_than_half_of_the_union(rng: np.random.Generator) -> None:
+    mine = np.kron(rng.integers(0, 5, (4, 6)), np.ones((3, 3), int))
+    theirs = np.where(rng.random(mine.shape) < 0.25, rng.integers(0, 5, mine.shape), mine)
+    expected = slowly(mine, theirs)
+    assert 0.2 < expected.mean() < 0.9
+    np.testing.assert_array_equal(matched(ids(mine.tolist()), ids(theirs.tolist())), expected)
+    renumbered = np.array([0, 900, 7, 3, 1])[theirs]
+    np.testing.assert_array_equal(matched(ids(mine.tolist()), ids(renumbered.tolist())), expected)
+
+
+def test_places_are_where_the_position_leads() -> None:
+    mine, theirs = ids([[1, 1, 1, 2, 2, 2]]), ids([[5, 1, 1, 1, 2, 2]])
+    moved = pixel_grid(mine.float()) + torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
+    inside = moved[:, :1] <= 5
+    np.testing.assert_array_equal(matched(mine, theirs, moved, inside), [[True] * 5 + [False]])
+
+
+@pytest.mark.parametrize("none", [0, 1])
+def test_what_has_no_segment_matches_nothing(none: int) -> None:
+    some, empty = ids([[4, 4], [4, 4]]), ids([[0, 0], [0, 0]])
+    pair = (empty, some) if none == 0 else (some, empty)
+    assert not matched(*pair).any()
+    assert not matched(empty, empty).any()
+
+
+@pytest.fixture(scope="module")
+def room() -> SyntheticClip:
+    return render_clip(scene("room"), frames=10, wh=(160, 96))
+
+
+@pytest.mark.parametrize("stage", ["fine", "pose"])
+def test_inside_a_segment_coarser_noise_is_averaged(room: SyntheticClip, rng: np.random.Generator, stage: str) -> None:
+    """Noise above the tolerance between surfaces; of pixels of the low band, or finer than these."""
+    noise = np.kron(rng.normal(0, 0.08, (10, 48, 80)), np.ones((1, 2, 2)))
+    inputs = ShotInputs(
+        room.rgb,
+        (np.exp(noise) / room.depth).astype(np.float32),
+        np.isfinite(room.depth),
+        Ambiguity.SCALE,
+        segments=room.labels,
+        camera=CameraPath(
+            MotionKind.PARALLAX, room.intrinsics, room.world_from_cam, np.ones(10, bool), np.ones(10, np.float32)
+        ),
+        structure=StructureMaps((1 / room.depth).astype(np.float32), np.full(room.depth.shape, 0.3, np.float32)),
+    )
+
+    def error(**fusion: Any) -> float:
+        settings = {"snap_boundaries": False, "planes": False, "structure": False, "tolerance_jitter": 0.0, **fusion}
+        config = RunConfig().with_values({f"fusion.{name}": value for name, value in settings.items()})
+        disparity = np.concatenate([chunk.disparity for chunk in fuse_shot(inputs, config)])
+        return float(np.median(np.abs(np.log(disparity * room.depth))))
+
+    name = f"{stage}_tolerance_inside"
+    band = {"fine_filter": stage == "fine", "low_band_long_side_px": 40 if stage == "fine" else 160}
+    narrow, wide = (error(**{name: tolerance}, **band) for tolerance in (0.04, 0.2))
+    assert wide < 0.9 * narrow
