@@ -139,7 +139,7 @@ class GeometryConfig(FrozenConfig):
     max_focal: float = Field(2.4, gt=0)
     focal_views: float = Field(0.25, ge=0)
     focal_spread: float = Field(0.4, gt=0)
-    mask_evidence: float = Field(0.005, ge=0)
+    mask_evidence: float = Field(0.01, ge=0)
     pose_error_px: float = Field(3.0, gt=0)
     inlier_px: float = Field(2.0, gt=0)
     # Solves are compared by what they explain to within explained_px. Points that fit less well than misfit_px are left
