@@ -62,7 +62,7 @@ class Fields:
         self.steps = FrameCache(lambda frame: checked_steps(*reader.flow(frame), tolerance), window)
         self.has_structure = prelook.structure_unit is not None
         self._same: SegmentMatches | None = None
-        if reader.has_segments:
+        if reader.has_surfaces:
             self._same = SegmentMatches(lambda frame: reader.segments(frame, reader.size), window)
         self.poses: PoseFilter | None = None
         if camera is not None and prelook.structure_unit is not None:

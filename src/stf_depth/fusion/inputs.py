@@ -29,9 +29,10 @@ class ShotInputs:
     """One shot, read lazily; index 0 is the first frame of the shot.
 
     rgb: (T, H, W, 3) uint8 at the working size. disparity, valid: (T, h, w) float32 and bool from the per-frame
-    network at its own size. roles: (T, h', w') uint8 of ``Role``. segments: (T, h', w') int32 ids. camera: at the
-    working size. trust: factor of the confidence, below 1 where the disparity itself is a guess. Absent inputs
-    are None.
+    network at its own size. roles: (T, h', w') uint8 of ``Role``. segments: (T, h', w') int32 ids.
+    segments_are_classes: whether these are semantic classes, of which one may stand for many surfaces. camera: at the
+    working size. trust: factor of the confidence, below 1 where the disparity itself is a guess. Absent inputs are
+    None.
     """
 
     rgb: Frames
@@ -40,6 +41,7 @@ class ShotInputs:
     ambiguity: Ambiguity
     roles: Frames | None = None
     segments: Frames | None = None
+    segments_are_classes: bool = False
     camera: CameraPath | None = None
     structure: StructureMaps | None = None
     trust: float = 1.0

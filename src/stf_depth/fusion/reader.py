@@ -145,6 +145,11 @@ class LowReader:
         """Whether there are segments or roles."""
         return not (self._inputs.roles is None and self._inputs.segments is None)
 
+    @property
+    def has_surfaces(self) -> bool:
+        """Whether there are segments of which each is one surface or thing."""
+        return self._inputs.segments is not None and not self._inputs.segments_are_classes
+
     def segments(self, index: int, size: tuple[int, int]) -> Tensor:
         """Segment ids (roles where there are no segments) at ``size``, (1, 1, H, W) int32."""
         maps = self._inputs.roles if self._inputs.segments is None else self._inputs.segments

@@ -145,7 +145,8 @@ class _Shot:
         self.segments = FrameCache(self.labels.segments, near)
         self.same = SegmentMatches(self.segments, near)
         self.edged = FrameCache(self._edged, 2 * self.fuse.fine_radius + 1 + AHEAD_ITEMS)
-        self.fine = FineFilter(self.edged, self.fields, self.same if self._has_labels else None, self.full, self.fuse)
+        surfaces = self.same if self.reader.has_surfaces else None
+        self.fine = FineFilter(self.edged, self.fields, surfaces, self.full, self.fuse)
 
     def chunks(self, first: int) -> Iterator[FusedChunk]:
         with _frame_threads(self.device) as pool:

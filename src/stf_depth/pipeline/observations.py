@@ -32,6 +32,7 @@ class Observations:
     ambiguity: Ambiguity
     roles: Frames | None
     segments: Frames | None
+    segments_are_classes: bool
     cameras: list[CameraPath]
     structure: StructureMaps | None
     guess_confidence: float | None = None
@@ -55,6 +56,7 @@ class Observations:
             ambiguity=self.ambiguity,
             roles=cut(self.roles),
             segments=cut(self.segments),
+            segments_are_classes=self.segments_are_classes,
             camera=camera,
             structure=structure,
             trust=1.0 if is_reliable or self.guess_confidence is None else self.guess_confidence,
@@ -71,6 +73,7 @@ def observe(plan: VideoPlan, cameras: list[CameraPath], structure: StageStore | 
         **_depth_observation(plan, structure),
         roles=open_roles(plan),
         segments=_open_segments(plan),
+        segments_are_classes="panoptic" not in plan.keys,
         cameras=cameras,
         structure=maps,
         guess_confidence=plan.config.geometry.fallback_confidence if plan.depth_from_geometry else None,
