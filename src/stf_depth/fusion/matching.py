@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stf_depth.fusion.reader import FrameCache
-from stf_depth.fusion.trajectory import Tolerance
+from stf_depth.fusion.trajectory import Tolerance, at_nearest
 
 __all__ = ["SegmentMatches"]
 
@@ -28,7 +28,7 @@ class SegmentMatches:
         position: that place, (1, 2, H, W). known: bool, where it is known. False where either place has no segment.
         """
         (mine, own_ids), (there, their_ids) = self._numbered(frame), self._numbered(other)
-        theirs = _at(there, position)
+        theirs = at_nearest(there, position)
         shape = (len(their_ids), len(own_ids))
         shared = torch.bincount((theirs * shape[1] + mine)[known], minlength=shape[0] * shape[1]).view(shape)
         union = shared.sum(0) + shared.sum(1, keepdim=True) - shared
@@ -48,10 +48,3 @@ def _numbered(segments: Tensor) -> _Numbered:
     """Numbers from 0 on in place of ids, (1, 1, H, W) int64, and the ids that they stand for."""
     ids, numbers = torch.unique(segments, return_inverse=True)
     return numbers, ids
-
-
-def _at(numbers: Tensor, position: Tensor) -> Tensor:
-    height, width = numbers.shape[-2:]
-    x = position[:, 0].round().long().clamp(0, width - 1)
-    y = position[:, 1].round().long().clamp(0, height - 1)
-    return numbers[0, 0][y, x][None]

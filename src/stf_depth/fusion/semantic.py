@@ -12,7 +12,7 @@ from stf_depth.config import FusionConfig
 from stf_depth.fusion.reader import LowFrame, LowReader
 from stf_depth.fusion.resampling import resize
 from stf_depth.fusion.sky import move_border_to_colours
-from stf_depth.fusion.trajectory import Steps, followed, look_up, pixel_grid
+from stf_depth.fusion.trajectory import Steps, at_nearest, followed, look_up, pixel_grid
 from stf_depth.fusion.upsample import joint_upsample
 from stf_depth.types import Role
 
@@ -74,9 +74,7 @@ class Labels:
         height, width = self._full
         factor = position.new_tensor([width / position.shape[-1], height / position.shape[-2]]).view(1, 2, 1, 1)
         there = pixel_grid(position.new_zeros(1, 1, height, width)) + resize(position - start, self._full) * factor
-        x = there[:, 0].round().long().clamp(0, width - 1)
-        y = there[:, 1].round().long().clamp(0, height - 1)
-        return segments[0, 0][y, x][None]
+        return at_nearest(segments, there)
 
 
 def _is_missing(segments: Tensor) -> bool:

@@ -18,6 +18,7 @@ __all__ = [
     "Reading",
     "Steps",
     "Tolerance",
+    "at_nearest",
     "checked_steps",
     "followed",
     "look_up",
@@ -56,6 +57,14 @@ def look_up(values: Tensor, position: Tensor, mode: Reading = "bilinear") -> tup
     # Clamped here: not every device can take the border's value for what lies outside.
     found = F.grid_sample(values, torch.stack([x, y], -1).clamp(-1, 1), mode, padding_mode="zeros", align_corners=True)
     return found, inside[:, None]
+
+
+def at_nearest(values: Tensor, position: Tensor) -> Tensor:
+    """Whole numbers (1, 1, H, W) at the pixel nearest to each position (1, 2, H, W), the border's outside."""
+    height, width = values.shape[-2:]
+    x = position[:, 0].round().long().clamp(0, width - 1)
+    y = position[:, 1].round().long().clamp(0, height - 1)
+    return values[0, 0][y, x][None]
 
 
 def checked_steps(forward: Tensor, backward: Tensor, tolerance_px: float) -> tuple[Tensor, Tensor]:
@@ -122,7 +131,7 @@ def trajectory_filter(
 
     x_k is chained from the flow between neighbours and followed only while forward and backward flow agree. e_k is by
     how much the camera's motion makes u grow on the way, 0 without ``change``. w_k = weight_k / (1 + (|v_k - u| /
-    tolerance)^2): values of another surface, or of the same surface at another distance, do not count. The field may be
+    tolerance)^2): values of another surface, or of the same surface at another distance, count less. The field may be
     of another size than the flow. Returns the filtered log disparity and the sum of the weights, each (1, 1, H, W).
     """
     here = field(frame)
