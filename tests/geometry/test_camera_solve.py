@@ -19,9 +19,10 @@ from stf_depth.geometry.camera import likelier, solve_camera
 from stf_depth.geometry.camera_solve import CameraSolve, load_solve, save_solve
 from stf_depth.geometry.mapping import adjusted, locate_frames, map_key_frames, mean_error_px
 from stf_depth.geometry.mirror import mirrored, near_side_near
+from stf_depth.geometry.pictures import trackable_mask
 from stf_depth.geometry.poses import fill_poses, inverse, project_points, relative, rotation_degrees
 from stf_depth.geometry.solve import known_focal_px
-from stf_depth.geometry.tracks import Tracks, track_parts, trackable_mask
+from stf_depth.geometry.tracks import Tracks, track_parts
 from stf_depth.synthetic import SyntheticClip, render_clip, scene
 from stf_depth.types import CameraPath, Intrinsics, MotionKind, Role
 

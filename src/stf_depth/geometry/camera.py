@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from stf_depth.config import GeometryConfig
 from stf_depth.geometry.camera_solve import CameraSolve, save_solve
 from stf_depth.geometry.chain import StoredPart, chained
 from stf_depth.geometry.explained import share_explained
+from stf_depth.geometry.features import FrameFeatures
+from stf_depth.geometry.pictures import GrayFrames
 from stf_depth.geometry.solve import ASSUMED_FOCAL, gated, solve_at_focal, solve_tracks
 from stf_depth.geometry.tracks import KeptTracks, Tracks, track_parts
 from stf_depth.types import CameraPath, Frames, MotionKind, Role
@@ -34,13 +36,24 @@ def solve_camera(rgb: Frames, *, roles: Frames | None = None, config: GeometryCo
     it. Raises ShapeError when rgb and roles disagree.
     """
     if roles is None or not any(np.isin(roles[frame], (Role.SKY, Role.MOVER)).any() for frame in range(len(roles))):
-        return _solve_parts(track_parts(rgb, roles, config), config)
+        return _solve_parts(*_tracked(rgb, roles, config), config)
     tolerance_px = config.explained_px * max(rgb.shape[1:3]) / 640
     with tempfile.TemporaryDirectory(prefix="stf-depth-") as folder:
-        beside_masks = KeptTracks(track_parts(rgb, roles, config), Path(folder))
-        masked = _solve_parts(beside_masks, config)
-        free = _solve_parts(track_parts(rgb, None, config), config)
-        return likelier(masked, free, lambda path: share_explained(beside_masks, path, tolerance_px), config)
+        parts, features = _tracked(rgb, roles, config)
+        beside_masks = KeptTracks(parts, Path(folder))
+        masked = _solve_parts(beside_masks, features, config)
+        free = _solve_parts(*_tracked(rgb, None, config), config)
+        return likelier(
+            masked,
+            free,
+            lambda path: share_explained(beside_masks, path, tolerance_px) * float(path.solved.mean()),
+            config,
+        )
+
+
+def _tracked(rgb: Frames, roles: Frames | None, config: GeometryConfig) -> tuple[Iterator[Tracks], FrameFeatures]:
+    features = FrameFeatures(GrayFrames(rgb, roles))
+    return track_parts(rgb, roles, config, features), features
 
 
 def likelier(
@@ -58,14 +71,14 @@ def likelier(
     return masked if explained(masked.path) - explained(free.path) > config.mask_evidence else free
 
 
-def _solve_parts(parts: Iterable[Tracks], config: GeometryConfig) -> CameraSolve:
+def _solve_parts(parts: Iterable[Tracks], features: FrameFeatures, config: GeometryConfig) -> CameraSolve:
     parts = iter(parts)
     head = list(itertools.islice(parts, 2))
     if len(head) == 1:
-        return solve_tracks(head[0], config).solve
+        return solve_tracks(head[0], config, features).solve
     with tempfile.TemporaryDirectory(prefix="stf-depth-") as folder:
         solved = [
-            _SolvedPart.of(tracks, Path(folder) / f"{number:05d}", config)
+            _SolvedPart.of(tracks, Path(folder) / f"{number:05d}", config, features)
             for number, tracks in enumerate(itertools.chain(head, parts))
         ]
         focal_px, reason = _shared_focal([part.stored.path for part in solved])
@@ -92,10 +105,10 @@ class _SolvedPart:
     folder: Path
 
     @classmethod
-    def of(cls, tracks: Tracks, folder: Path, config: GeometryConfig) -> _SolvedPart:
+    def of(cls, tracks: Tracks, folder: Path, config: GeometryConfig, features: FrameFeatures) -> _SolvedPart:
         """Solve a part and put everything away."""
         folder.mkdir()
-        found = solve_tracks(tracks, config)
+        found = solve_tracks(tracks, config, features)
         save_solve(folder / "solve.npz", found.solve)
         tracks.save(folder / "tracks.npz")
         if found.map_ is not None:

@@ -55,7 +55,7 @@ class _Profile:
 
     def tracks_cost(self, step: int) -> float:
         """n ln e(f)."""
-        return self._views * math.log(min(max(mean_error_px(self.map_at(step)), 1e-6), 1e6))
+        return self._views * math.log(max(mean_error_px(self.map_at(step)), 1e-6))
 
     def cost(self, step: int) -> float:
         """``tracks_cost`` and what the distance from the usual focal length costs."""

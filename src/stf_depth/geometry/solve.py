@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from stf_depth.config import GeometryConfig
 from stf_depth.geometry.camera_solve import CameraSolve
 from stf_depth.geometry.explained import explained
+from stf_depth.geometry.features import FrameFeatures
 from stf_depth.geometry.focal import likeliest_focal
 from stf_depth.geometry.mapping import SparseMap, locate_frames, map_key_frames, with_focal
 from stf_depth.geometry.mirror import near_side_near
 from stf_depth.geometry.motion import parallax_free_motion
+from stf_depth.geometry.pieces import longest_piece, scale_carriers
 from stf_depth.geometry.points import FramePoints
 from stf_depth.geometry.poses import fill_poses, project_points
 from stf_depth.geometry.tracks import Tracks
@@ -32,14 +34,20 @@ _FITTING = 0.7  # of where a point is seen
 
 @dataclass(frozen=True)
 class TracksSolve:
-    """A solve and the map of key frames behind it, None where there is none."""
+    """A solve and the map of key frames behind it, None where there is none.
+
+    weakest: of points that carry the scale from one key frame of the solve to the next, the fewest.
+    """
 
     solve: CameraSolve
     map_: Any | None = None
+    weakest: int = 0
 
 
-def solve_tracks(tracks: Tracks, config: GeometryConfig) -> TracksSolve:
+def solve_tracks(tracks: Tracks, config: GeometryConfig, features: FrameFeatures | None = None) -> TracksSolve:
     """Camera path of the frames of ``tracks``, in a unit where the median point has depth 1.
+
+    features: of the shot's frames, which join key frames that share few tracked points; None for none.
 
     Points that do not fit, on things that move by themselves, are left out and the rest is solved again, as long as
     that explains more of all points. Whatever the tracks show, a solve comes back: its ``path.kind`` and
@@ -50,39 +58,53 @@ def solve_tracks(tracks: Tracks, config: GeometryConfig) -> TracksSolve:
     kind, reason = parallax_free_motion(tracks)
     if kind is not None:
         return TracksSolve(_without_structure(tracks, config, kind, reason))
-    found = _mapped(tracks, config)
+    found = _mapped(tracks, config, features)
     for _ in range(config.solve_rounds):
-        again = _without_misfits(found, tracks, config)
+        again = _without_misfits(found, tracks, config, features)
         if again is None:
             break
         found = again
     return found
 
 
-def _mapped(tracks: Tracks, config: GeometryConfig, left_out: Int64Array | None = None) -> TracksSolve:
+def _mapped(
+    tracks: Tracks, config: GeometryConfig, features: FrameFeatures | None, left_out: Int64Array | None = None
+) -> TracksSolve:
     """The solve with the known focal length, or the better of two: a mapper may go astray with a free focal length, or
     at a usual one that is far off.
     """
     known, usual = known_focal_px(config, tracks.wh[0]), config.first_focal * max(tracks.wh)
 
     def mapped(focal_px: float, *, is_free: bool) -> TracksSolve:
-        map_ = map_key_frames(tracks, focal_px, focal_known=not is_free, config=config, left_out=left_out)
+        map_ = map_key_frames(
+            tracks, focal_px, focal_known=not is_free, config=config, left_out=left_out, features=features
+        )
         return _with_map(tracks, map_, config)
 
     if known is not None:
         return mapped(known, is_free=False)
     free, fixed = (mapped(usual, is_free=is_free) for is_free in (True, False))
     solves = [found for found in (free, fixed) if found.solve.path.is_reliable]
-    return max(solves, key=lambda found: _share(found, tracks, config), default=free)
+    if not solves:
+        return free
+    # A map whose scale breaks somewhere explains as much; there it has lost the points that contradict it.
+    shares = [_share(found, tracks, config) for found in solves]
+    as_good = [
+        found for found, share in zip(solves, shares, strict=True) if share > max(shares) - config.share_evidence
+    ]
+    return max(as_good, key=lambda found: found.weakest)
 
 
 def _share(found: TracksSolve, tracks: Tracks, config: GeometryConfig) -> float:
-    """Of what was tracked, how much a solve explains: what solves are compared by."""
+    """Of what was tracked, how much a solve explains: what solves are compared by. Frames without a pose count too."""
     tolerance_px = config.explained_px * max(tracks.wh) / 640
-    return explained(tracks, found.solve.path, tolerance_px).share(tolerance_px)
+    path = found.solve.path
+    return explained(tracks, path, tolerance_px).share(tolerance_px) * float(path.solved.mean())
 
 
-def _without_misfits(found: TracksSolve, tracks: Tracks, config: GeometryConfig) -> TracksSolve | None:
+def _without_misfits(
+    found: TracksSolve, tracks: Tracks, config: GeometryConfig, features: FrameFeatures | None
+) -> TracksSolve | None:
     """The solve of the points that fit alone; None where nearly all do, or where it does not explain clearly more."""
     path = found.solve.path
     if not path.solved.any():
@@ -91,16 +113,16 @@ def _without_misfits(found: TracksSolve, tracks: Tracks, config: GeometryConfig)
     misfits = explained(tracks, path, misfit_px).misfits(misfit_px, _FITTING)
     if len(misfits) < config.misfit_share * len(np.unique(tracks.ids)):
         return None
-    again = _mapped(tracks, config, misfits)
+    again = _mapped(tracks, config, features, misfits)
     if not again.solve.path.is_reliable:
         return None
     gained = _share(again, tracks, config) - _share(found, tracks, config)
-    return again if gained > config.misfit_evidence else None
+    return again if gained > config.share_evidence else None
 
 
 def solve_at_focal(tracks: Tracks, map_: Any, focal_px: float, config: GeometryConfig, reason: str) -> CameraSolve:
     """The solve of a map that is adjusted to another focal length."""
-    return _located(tracks, with_focal(map_, focal_px), config, reason)
+    return _located(tracks, with_focal(map_, focal_px), config, reason).solve
 
 
 def _with_map(tracks: Tracks, map_: Any | None, config: GeometryConfig) -> TracksSolve:
@@ -113,12 +135,17 @@ def _with_map(tracks: Tracks, map_: Any | None, config: GeometryConfig) -> Track
     if known is None:
         map_, is_told = likeliest_focal(map_, usual, config)
         reason = "" if is_told else ASSUMED_FOCAL
-    return TracksSolve(_located(tracks, map_, config, reason), map_)
+    return _located(tracks, map_, config, reason)
 
 
-def _located(tracks: Tracks, map_: Any, config: GeometryConfig, reason: str) -> CameraSolve:
-    solve = _assemble(tracks, locate_frames(tracks, map_, config), config)
-    return gated(replace(solve, path=replace(solve.path, reason=reason)), config)
+def _located(tracks: Tracks, map_: Any, config: GeometryConfig, reason: str) -> TracksSolve:
+    """Poses of the longest run of frames that has one scale."""
+    carriers = scale_carriers(map_, len(tracks.key_frames), config.carrier_degrees)
+    piece = longest_piece(tracks.key_frames, carriers, config.min_carriers, len(tracks))
+    found = locate_frames(tracks, map_, config)
+    solve = _assemble(tracks, replace(found, solved=found.solved & piece), config)
+    solve = gated(replace(solve, path=replace(solve.path, reason=reason)), config)
+    return TracksSolve(solve, map_, int(carriers[carriers >= config.min_carriers].min(initial=map_.num_points3D())))
 
 
 def known_focal_px(config: GeometryConfig, width_px: int) -> float | None:

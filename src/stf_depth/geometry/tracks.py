@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stf_depth.config import GeometryConfig
-from stf_depth.errors import ShapeError
-from stf_depth.frames import nearest
-from stf_depth.geometry.arrays import as_uint8
-from stf_depth.types import BoolArray, Float32Array, Frames, Role, Uint8Array
+from stf_depth.geometry.features import FrameFeatures
+from stf_depth.geometry.pictures import GrayFrames
+from stf_depth.types import BoolArray, Float32Array, Frames, Uint8Array
 
-__all__ = ["KeptTracks", "Tracks", "track_parts", "trackable_mask"]
+__all__ = ["KeptTracks", "Tracks", "track_parts"]
 
 Int64Array = NDArray[np.int64]
 
@@ -101,31 +100,21 @@ class KeptTracks:
         return self._folder / f"{number:05d}.npz"
 
 
-def trackable_mask(roles: Uint8Array, width: int, height: int) -> Uint8Array:
-    """255 where points may be tracked, 0 on sky and movers and close to them; (height, width) uint8."""
-    banned = np.isin(roles, (Role.SKY, Role.MOVER)).astype(np.uint8)
-    banned = nearest(banned, (height, width))
-    margin = 2 * max(2, round(max(width, height) / 160)) + 1
-    grown = cv2.dilate(banned, np.ones((margin, margin), np.uint8))
-    return (255 * (1 - grown)).astype(np.uint8)
-
-
-def track_parts(rgb: Frames, roles: Frames | None, config: GeometryConfig) -> Iterator[Tracks]:
+def track_parts(
+    rgb: Frames, roles: Frames | None, config: GeometryConfig, features: FrameFeatures | None = None
+) -> Iterator[Tracks]:
     """Track points through all frames, and hand them out in parts that overlap by some key frames.
 
     A point keeps its id from part to part. A part begins and ends with a key frame; a shot with fewer than twice
     ``part_key_frames`` is one part. Reads each frame once and keeps two, and the tracks of one part.
 
-    rgb: (T, H, W, 3) uint8. roles: (T, h, w) uint8 of ``Role`` at any size, or None. Raises ShapeError for other
-    shapes; a picture without corners gives frames without points.
+    rgb: (T, H, W, 3) uint8. roles: (T, h, w) uint8 of ``Role`` at any size, or None. features: of the same frames, made
+    where None. Raises ShapeError for other shapes; a picture without corners gives frames without points.
     """
-    if len(rgb.shape) != 4 or rgb.shape[-1] != 3:
-        raise ShapeError("tracking needs RGB frames", expected="(T, H, W, 3) uint8", got=rgb.shape)
-    if roles is not None and len(roles) != len(rgb):
-        raise ShapeError("one role map for each frame", expected=len(rgb), got=len(roles))
-    tracker = _Tracker((int(rgb.shape[2]), int(rgb.shape[1])), config)
-    for gray, mask in _gray_frames(rgb, roles):
-        tracker.push(gray, mask)
+    frames = GrayFrames(rgb, roles)
+    tracker = _Tracker(frames, features or FrameFeatures(frames), config)
+    for _ in range(len(frames)):
+        tracker.push()
         if tracker.key_count >= 2 * config.part_key_frames:
             yield tracker.part(config.part_key_frames)
         elif tracker.frame_count >= _PART_FRAMES:
@@ -133,19 +122,11 @@ def track_parts(rgb: Frames, roles: Frames | None, config: GeometryConfig) -> It
     yield tracker.rest()
 
 
-def _gray_frames(rgb: Frames, roles: Frames | None) -> Iterator[tuple[Uint8Array, Uint8Array | None]]:
-    height, width = int(rgb.shape[1]), int(rgb.shape[2])
-    for index in range(len(rgb)):
-        gray = as_uint8(cv2.cvtColor(np.asarray(rgb[index]), cv2.COLOR_RGB2GRAY))
-        mask = None if roles is None else trackable_mask(np.asarray(roles[index]), width, height)
-        yield gray, mask
-
-
 class _Tracker:
     """Takes frames in order and remembers where each point was."""
 
-    def __init__(self, wh: tuple[int, int], config: GeometryConfig) -> None:
-        self._wh, self._config = wh, config
+    def __init__(self, frames: GrayFrames, features: FrameFeatures, config: GeometryConfig) -> None:
+        self._pictures, self._features, self._wh, self._config = frames, features, frames.wh, config
         self._previous: Uint8Array | None = None
         self._ids: Int64Array = np.zeros(0, np.int64)
         self._xy: Float32Array = np.zeros((0, 2), np.float32)
@@ -163,7 +144,10 @@ class _Tracker:
     def frame_count(self) -> int:
         return len(self._frames)
 
-    def push(self, gray: Uint8Array, mask: Uint8Array | None) -> None:
+    def push(self) -> None:
+        """The next frame."""
+        shot_frame = self._start + len(self._frames)
+        gray, mask = self._pictures.gray(shot_frame), self._pictures.mask(shot_frame)
         if self._previous is not None and len(self._ids):
             self._follow(self._previous, gray, mask)
         if self._is_key_frame():
@@ -174,18 +158,39 @@ class _Tracker:
 
     def _follow(self, previous: Uint8Array, gray: Uint8Array, mask: Uint8Array | None) -> None:
         points = self._xy[:, None]
-        ahead, found = self._track(previous, gray, points)
-        back, returned = self._track(gray, previous, ahead)
-        error = np.linalg.norm((back - points)[:, 0], axis=1)
-        kept = (found[:, 0] > 0) & (returned[:, 0] > 0) & (error < self._config.track_forward_backward_px)
+        ahead, kept = self._there_and_back(previous, gray, points)
+        if kept.mean() < self._config.track_survival:
+            self._follow_again(previous, gray, ahead, kept)
         kept &= self._is_inside(ahead[:, 0], mask)
         self._ids, self._xy, self._key_xy = self._ids[kept], ahead[kept, 0], self._key_xy[kept]
 
-    def _track(self, source: Uint8Array, target: Uint8Array, points: Float32Array) -> tuple[Any, Any]:
-        window = (self._config.track_window_px, self._config.track_window_px)
-        ahead = np.empty_like(points)
+    def _follow_again(self, previous: Uint8Array, gray: Uint8Array, ahead: Float32Array, kept: BoolArray) -> None:
+        """Where the picture leapt: those that were lost, from where its features say that they went. In place."""
+        lost = ~kept
+        shot_frame = self._start + len(self._frames)
+        start = self._features.leap(shot_frame - 1, shot_frame, self._xy[lost])
+        if start is not None:
+            points = self._xy[lost][:, None]
+            ahead[lost], kept[lost] = self._there_and_back(previous, gray, points, start[:, None])
+
+    def _there_and_back(
+        self, source: Uint8Array, target: Uint8Array, points: Float32Array, start: Float32Array | None = None
+    ) -> tuple[Float32Array, BoolArray]:
+        """Where the points (n, 1, 2) are in ``target``, and whether tracking them back returns to them."""
+        ahead, found = self._track(source, target, points, start)
+        back, returned = self._track(target, source, ahead, None if start is None else ahead - start + points)
+        error = np.linalg.norm((back - points)[:, 0], axis=1)
+        kept = (found[:, 0] > 0) & (returned[:, 0] > 0) & (error < self._config.track_forward_backward_px)
+        return ahead, kept
+
+    def _track(
+        self, source: Uint8Array, target: Uint8Array, points: Float32Array, start: Float32Array | None
+    ) -> tuple[Any, Any]:
+        size = self._config.track_window_px
+        levels, flags = (self._config.track_levels, 0) if start is None else (1, cv2.OPTFLOW_USE_INITIAL_FLOW)
+        ahead = np.empty_like(points) if start is None else start.copy()
         moved, found, _ = cv2.calcOpticalFlowPyrLK(
-            source, target, points, ahead, winSize=window, maxLevel=self._config.track_levels
+            source, target, points, ahead, winSize=(size, size), maxLevel=levels, flags=flags
         )
         return moved, found
 

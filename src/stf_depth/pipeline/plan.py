@@ -32,7 +32,7 @@ _VERSIONS = {
     "depth": 1,
     "semantic": 1,
     "panoptic": 1,
-    "camera": 7,
+    "camera": 8,
     "structure": 4,
     "fusion": 12,
 }

@@ -1,0 +1,58 @@
+"""Where the scale of a map is carried on, and where it starts anew.
+
+Two stretches of a path that share too few points are free to grow against each other: every point fits, and depth on
+one side is off by any factor.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stf_depth.types import BoolArray, Float64Array
+
+__all__ = ["longest_piece", "scale_carriers"]
+
+Int64Array = NDArray[np.int64]
+
+
+def scale_carriers(map_: Any, count: int, least_degrees: float) -> Int64Array:
+    """How many points carry the scale from each of ``count`` key frames to the next, (count - 1,) int64.
+
+    A point carries it from key frame k to k + 1 where frames up to k see it under at least an angle between them, so
+    that they know its depth, and a later one sees it too; or the other way round. Beyond the first and the last key
+    frame of the map nothing is carried that could break: there it is the most that a map can have.
+    """
+    before, after = np.zeros((2, count - 1), np.int64)
+    centres = {image_id: np.asarray(map_.images[image_id].projection_center()) for image_id in map_.reg_image_ids()}
+    for point in map_.points3D.values():
+        seen = sorted({element.image_id for element in point.track.elements})
+        rays = point.xyz - np.array([centres[image_id] for image_id in seen])
+        rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+        keys = np.array(seen) - 1  # key frame k is image k + 1
+        for known in keys[_is_wide(rays, least_degrees)][:1]:
+            before[known : keys[-1]] += 1
+        for known in keys[::-1][_is_wide(rays[::-1], least_degrees)][:1]:
+            after[keys[0] : known] += 1
+    found = np.maximum(before, after)
+    found[: min(centres) - 1] = found[max(centres) - 1 :] = map_.num_points3D()
+    return found
+
+
+def longest_piece(key_frames: Int64Array, carriers: Int64Array, least: int, frame_count: int) -> BoolArray:
+    """(T,) bool, the longest run of frames between whose key frames ``least`` points or more carry the scale."""
+    broken = np.flatnonzero(carriers < least)
+    starts = [0, *(int(key_frames[split + 1]) for split in broken)]
+    stops = [*(int(key_frames[split]) + 1 for split in broken), frame_count]
+    start, stop = max(zip(starts, stops, strict=True), key=lambda piece: piece[1] - piece[0])
+    frames = np.arange(frame_count)
+    piece: BoolArray = (frames >= start) & (frames < stop)
+    return piece
+
+
+def _is_wide(rays: Float64Array, least_degrees: float) -> BoolArray:
+    """Which unit rays (n, 3) differ from the first by at least an angle."""
+    is_wide: BoolArray = rays @ rays[0] <= np.cos(np.radians(least_degrees))
+    return is_wide
