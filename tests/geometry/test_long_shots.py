@@ -17,6 +17,7 @@ from stf_depth.geometry import tracks as tracks_module
 from stf_depth.geometry.camera import solve_camera
 from stf_depth.geometry.camera_solve import CameraSolve, save_solve
 from stf_depth.geometry.chain import StoredPart, chained
+from stf_depth.geometry.features import FrameFeatures
 from stf_depth.geometry.points import FramePoints
 from stf_depth.geometry.solve import ASSUMED_FOCAL, TracksSolve, solve_tracks
 from stf_depth.geometry.tracks import Tracks, track_parts
@@ -126,8 +127,8 @@ def test_masked_parts_give_the_same_solve_twice(walk: SyntheticClip) -> None:
 def test_all_parts_take_the_focal_length_that_the_motion_tells(
     walk: SyntheticClip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def one_part_tells(tracks: Tracks, config: GeometryConfig) -> TracksSolve:
-        found = solve_tracks(tracks, config)
+    def one_part_tells(tracks: Tracks, config: GeometryConfig, features: FrameFeatures) -> TracksSolve:
+        found = solve_tracks(tracks, config, features)
         path = replace(found.solve.path, reason=ASSUMED_FOCAL)
         if tracks.start == 0:
             path = replace(path, reason="", intrinsics=replace(path.intrinsics, fx_px=190.0))

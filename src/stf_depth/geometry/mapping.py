@@ -80,7 +80,7 @@ def map_key_frames(
         database, output = Path(folder) / "tracks.db", Path(folder) / "map"
         output.mkdir()
         matches = KeyFrameMatches(tracks, config, left_out=left_out, features=features)
-        if not len(matches):
+        if not matches.shared:
             return None
         matches.write(database, camera)
         found = pycolmap.global_mapping(database, folder, output, _mapper_options(config, focal_known))

@@ -35,7 +35,8 @@ class KeyFrameMatches:
     """Which points pairs of key frames share.
 
     Each key frame has its tracked points and, where it shares fewer of them with a near one than ``feature_share`` of
-    what is tracked at most, its features after them. left_out: ids of tracked points that are not matched.
+    what is tracked at most, its features after them. shared: for pairs of positions in ``tracks.key_frames``, (n, 2)
+    rows of both. left_out: ids of tracked points that are not matched.
     """
 
     def __init__(
@@ -51,10 +52,7 @@ class KeyFrameMatches:
         weak = [pair for pair, rows in shared.items() if self._is_weak(pair, rows)]
         self._with_features = {position for pair in weak for position in pair}
         shared |= {pair: np.concatenate([shared[pair], self._matched(pair)]) for pair in weak}
-        self._shared = {pair: rows for pair, rows in shared.items() if len(rows) >= _MIN_MATCHES}
-
-    def __len__(self) -> int:
-        return len(self._shared)
+        self.shared = {pair: rows for pair, rows in shared.items() if len(rows) >= _MIN_MATCHES}
 
     def write(self, path: Path, camera: Any) -> None:
         """Write a COLMAP database, with a verified geometry for each pair; key frame k is image k + 1."""
@@ -67,7 +65,7 @@ class KeyFrameMatches:
             database.write_rig(rig, use_rig_id=True)
             for position, xy_px in enumerate(points):
                 _write_image(database, position + 1, xy_px)
-            for pair, rows in self._shared.items():
+            for pair, rows in self.shared.items():
                 matches = rows.astype(np.uint32)
                 geometry = _geometry(camera, [points[position] for position in pair], matches, self._config.seed)
                 database.write_matches(pair[0] + 1, pair[1] + 1, matches)

@@ -1,0 +1,221 @@
+"""Frames that are too far apart to be tracked, and paths whose scale is not carried on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from stf_depth.config import GeometryConfig
+from stf_depth.geometry.camera import solve_camera
+from stf_depth.geometry.features import Features, FrameFeatures
+from stf_depth.geometry.mapping import map_key_frames, mean_error_px
+from stf_depth.geometry.matches import KeyFrameMatches
+from stf_depth.geometry.pictures import GrayFrames
+from stf_depth.geometry.pieces import longest_piece, scale_carriers
+from stf_depth.geometry.solve import solve_tracks
+from stf_depth.geometry.tracks import Tracks, track_parts
+from stf_depth.synthetic import Camera, render_clip, scene
+from stf_depth.synthetic.scenes import rotation_matrix
+from stf_depth.types import Role
+
+CONFIG = GeometryConfig()
+WH = (320, 180)
+FOCAL_PX = 0.9 * WH[0]
+
+
+@pytest.fixture(scope="module")
+def wall() -> np.ndarray:
+    """A large picture of blobs of many sizes, to look at through a window that moves."""
+    rng = np.random.default_rng(0)
+    layers = [cv2.resize(rng.normal(size=(360 // s, 900 // s)), (900, 360)) * s**0.5 for s in (2, 4, 8, 16, 32)]
+    picture = np.sum(layers, 0)
+    return cv2.normalize(picture, np.empty_like(picture), 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+def windows(wall: np.ndarray, corners: list[tuple[int, int]]) -> np.ndarray:
+    width, height = WH
+    return np.stack([np.repeat(wall[y : y + height, x : x + width, None], 3, -1) for x, y in corners])
+
+
+def test_a_leap_of_the_picture_is_found(wall: np.ndarray) -> None:
+    rgb = windows(wall, [(40, 50), (200, 90)])
+    points = np.array([[200.0, 100.0], [250.0, 60.0]], np.float32)
+    moved = FrameFeatures(GrayFrames(rgb, None)).leap(0, 1, points)
+    np.testing.assert_allclose(moved, points - [160, 40], atol=0.5)
+
+
+def test_no_leap_between_pictures_that_share_nothing(wall: np.ndarray) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (1, WH[1], WH[0], 3), np.uint8)
+    rgb = np.concatenate([windows(wall, [(40, 50)]), noise, np.zeros_like(noise)])
+    features = FrameFeatures(GrayFrames(rgb, None))
+    points = np.array([[100.0, 100.0]], np.float32)
+    assert features.leap(0, 1, points) is None
+    assert features.leap(0, 2, points) is None
+    assert len(features.of_frame(2).xy_px) == 0
+
+
+def test_features_keep_off_movers(wall: np.ndarray) -> None:
+    roles = np.full((1, 18, 32), Role.STATIC, np.uint8)
+    roles[:, :, 16:] = Role.MOVER
+    found = FrameFeatures(GrayFrames(windows(wall, [(0, 0)]), roles)).of_frame(0)
+    assert len(found.xy_px) > 50
+    assert found.xy_px[:, 0].max() < 160
+
+
+def test_points_survive_a_leap(wall: np.ndarray) -> None:
+    rgb = windows(wall, [(40, 50), (220, 50)])
+    shared = []
+    for survival in (0.0, 0.5):
+        (tracks,) = track_parts(rgb, None, CONFIG.with_values({"track_survival": survival}))
+        before, after = tracks.common(0, 1)
+        moved = tracks.frame(1)[1][after] - tracks.frame(0)[1][before]
+        right = np.abs(moved - [-180, 0]).max(1) < 0.2
+        shared.append(int(right.sum()))
+        if survival:
+            assert right.mean() > 0.9
+    assert shared[1] > 60
+    assert shared[1] > 4 * shared[0]
+
+
+@dataclass(frozen=True)
+class Thrown(Camera):
+    """Turned to the left and to the right from one frame to the next."""
+
+    def world_from_cam(self, time_seconds: float) -> np.ndarray:
+        pose = super().world_from_cam(time_seconds).copy()
+        pose[:3, :3] = rotation_matrix(8.0 * (-1) ** round(24 * time_seconds), 0.0)
+        return pose
+
+
+def test_a_camera_that_is_thrown_about_is_solved() -> None:
+    room = scene("room")
+    camera = Thrown((-0.6, 0, 0), (1.6, 0, 0.4), (0.02, 0.03, 0.03))
+    clip = render_clip(replace(room, takes=(replace(room.takes[0], camera=camera),)), 16, WH, noise_sigma=1.0)
+    path = solve_camera(clip.rgb, config=CONFIG).path
+    assert path.is_reliable and path.solved.all()
+    assert similarity_error(path.world_from_cam, clip.world_from_cam) < 0.03
+    tracked_only = CONFIG.with_values({"track_survival": 0.0, "feature_share": 0.0})
+    assert not solve_camera(clip.rgb, config=tracked_only).path.is_reliable
+
+
+def similarity_error(found: np.ndarray, true: np.ndarray) -> float:
+    """RMS distance of camera centres after the best similarity, as a share of the path's spread."""
+    a, b = (path[:, :3, 3] - path[:, :3, 3].mean(0) for path in (found, true))
+    rotation, _ = Rotation.align_vectors(b, a)
+    moved = rotation.apply(a)
+    scale = (moved * b).sum() / (moved**2).sum()
+    return float(np.sqrt(((scale * moved - b) ** 2).sum() / (b**2).sum()))
+
+
+class FakeFeatures:
+    """Ten features in each frame, the k-th of one the k-th of any other."""
+
+    def of_frame(self, frame: int) -> Features:
+        xy = np.column_stack([np.full(10, 5.0 + frame), np.linspace(10, 100, 10)]).astype(np.float32)
+        return Features(xy, np.zeros((10, 128), np.uint8))
+
+    def matches(self, _first: int, _second: int) -> np.ndarray:
+        return np.stack([np.arange(10), np.arange(10)], 1)
+
+
+def tracks_of(seen: list[np.ndarray], xy: list[np.ndarray], start: int = 0) -> Tracks:
+    """Each frame a key frame that sees the points of these ids."""
+    count = len(seen)
+    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in seen])])
+    positions, sharpness = np.concatenate(xy).astype(np.float32), np.ones(count, np.float32)
+    return Tracks(offsets, np.concatenate(seen), positions, np.arange(count), sharpness, WH, start)
+
+
+def test_features_join_key_frames_that_share_few_points() -> None:
+    config = CONFIG.with_values({"track_corners": 100, "feature_share": 0.5})
+    seen = [np.arange(40, 120), np.arange(80, 160), np.arange(120, 200), np.arange(125, 205), np.arange(130, 210)]
+    tracks = tracks_of(seen, [np.random.default_rng(0).uniform(20, 160, (80, 2)) for _ in seen], start=7)
+    features: Any = FakeFeatures()
+    shared = KeyFrameMatches(tracks, config, features=features).shared
+    # 40 points shared: joined by features, which come after the 80 tracked points.
+    assert shared[0, 1].tolist()[40:] == [[80 + k, 80 + k] for k in range(10)]
+    # 75 points shared: enough.
+    assert len(shared[2, 3]) == 75
+    # None shared and too far apart, or too little in common with the features too.
+    assert (0, 4) not in shared and (0, 2) not in shared
+    assert len(KeyFrameMatches(tracks, config).shared[0, 1]) == 40
+
+
+def test_features_beside_points_that_are_left_out_join_nothing() -> None:
+    config = CONFIG.with_values({"track_corners": 100})
+    upper = np.column_stack([np.full(40, 12.0), np.linspace(5, 50, 40)])
+    lower = upper + np.array([0, 60])
+    tracks = tracks_of([np.arange(80)] * 2, [np.concatenate([upper, lower])] * 2, start=7)
+    features: Any = FakeFeatures()
+    rows = KeyFrameMatches(tracks, config, left_out=np.arange(40, 80), features=features).shared[0, 1]
+    assert rows[:, 0].tolist() == [*range(40), *range(80, 85)]
+
+
+def two_rooms(bridge: int, views: int = 6, points: int = 120) -> Tracks:
+    """Points that the first views see, others that the later ones see, and some that all of them see."""
+    rng = np.random.default_rng(0)
+    low, high = (-1.0, -0.6, 2.0), (1.0, 0.6, 4.0)
+    xyz = rng.uniform(low, high, (2 * points + bridge, 3))
+    seen, xy = [], []
+    for view in range(2 * views):
+        own = np.arange(points) + (points if view >= views else 0)
+        ids = np.concatenate([own, 2 * points + np.arange(bridge)])
+        rotation = Rotation.from_euler("y", 0.03 * (view - views)).as_matrix()
+        moved = (xyz[ids] - [0, 0, 3]) @ rotation.T + [0.1 * (view - views), 0.02 * view, 3]
+        seen.append(ids)
+        xy.append(FOCAL_PX * moved[:, :2] / moved[:, 2:] + [(WH[0] - 1) / 2, (WH[1] - 1) / 2])
+    return tracks_of(seen, [at + rng.normal(0, 0.1, at.shape) for at in xy])
+
+
+def test_points_that_carry_the_scale_are_counted() -> None:
+    tracks = two_rooms(bridge=40)
+    carriers = scale_carriers(map_of(tracks), len(tracks), CONFIG.carrier_degrees)
+    assert carriers.shape == (11,)
+    assert 30 <= carriers[5] <= 40
+    assert np.delete(carriers, 5).min() > 80
+
+
+def map_of(tracks: Tracks) -> Any:
+    found = map_key_frames(tracks, FOCAL_PX, focal_known=True, config=CONFIG)
+    assert found is not None
+    return found
+
+
+def test_a_path_is_cut_where_the_scale_is_not_carried_on() -> None:
+    tracks = two_rooms(bridge=40)
+    config = CONFIG.with_values({"focal_px": FOCAL_PX})
+    whole, cut = (solve_tracks(tracks, config.with_values({"min_carriers": least})).solve.path for least in (10, 60))
+    assert whole.solved.all()
+    assert cut.is_reliable
+    assert cut.solved.tolist() == [True] * 6 + [False] * 6
+    assert not cut.reliability[6:].any()
+
+
+@pytest.mark.parametrize(
+    ("carriers", "expected"),
+    [
+        ([50, 50, 50], range(20)),
+        ([50, 9, 50], range(10, 20)),
+        ([9, 50, 50], range(4, 20)),
+        ([50, 50, 9], range(11)),
+        ([9, 9, 9], range(14, 20)),
+    ],
+)
+def test_the_longest_piece(carriers: list[int], expected: range) -> None:
+    piece = longest_piece(np.array([0, 4, 10, 14]), np.array(carriers), 10, 20)
+    assert np.flatnonzero(piece).tolist() == list(expected)
+
+
+def test_one_point_behind_a_camera_does_not_decide() -> None:
+    map_ = map_of(two_rooms(bridge=40))
+    before = mean_error_px(map_)
+    point = next(iter(map_.points3D.values()))
+    point.xyz = -50 * point.xyz
+    map_.update_point_3d_errors()
+    assert map_.compute_mean_reprojection_error() > 1e6
+    assert before < mean_error_px(map_) < before + 0.1
