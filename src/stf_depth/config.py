@@ -151,9 +151,13 @@ class GeometryConfig(FrozenConfig):
     misfit_share: float = Field(0.1, ge=0, le=1)
     share_evidence: float = Field(0.005, ge=0)
     solve_rounds: int = Field(3, ge=0)
-    # Points that carry the scale on are seen under carrier_degrees; with fewer than min_carriers the path is cut.
+    # Points that carry the scale on are seen under carrier_degrees. With fewer than min_carriers the path is cut, with
+    # fewer than firm_carriers key frames are joined by features too.
     carrier_degrees: float = Field(0.5, gt=0)
     min_carriers: int = Field(10, ge=0)
+    firm_carriers: int = Field(200, ge=0)
+    link_evidence: float = Field(0.02, ge=0)
+    parallax_evidence: float = Field(0.1, ge=0, le=1)
     min_frames: int = Field(5, ge=2)
     min_points: int = Field(60, ge=8)
     min_inlier_fraction: float = Field(0.5, ge=0, le=1)

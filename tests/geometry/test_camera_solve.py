@@ -18,6 +18,7 @@ from stf_depth.errors import ShapeError
 from stf_depth.geometry.camera import likelier, solve_camera
 from stf_depth.geometry.camera_solve import CameraSolve, load_solve, save_solve
 from stf_depth.geometry.mapping import adjusted, locate_frames, map_key_frames, mean_error_px
+from stf_depth.geometry.matches import KeyFrameMatches
 from stf_depth.geometry.mirror import mirrored, near_side_near
 from stf_depth.geometry.pictures import trackable_mask
 from stf_depth.geometry.poses import fill_poses, inverse, project_points, relative, rotation_degrees
@@ -257,7 +258,7 @@ def nearness_agreement(map_: Any, tracks: Tracks, disparity: np.ndarray) -> floa
 def test_near_and_far_that_were_swapped_are_put_right(focal_known: bool) -> None:
     focal = 0.9 * WH[0]
     tracks, disparity = relief_tracks(focal)
-    right = map_key_frames(tracks, focal, focal_known=True, config=CONFIG)
+    right = map_key_frames(KeyFrameMatches(tracks, CONFIG), focal, focal_known=True)
     swapped = adjusted(mirrored(right), focal, refine_focal=False, steps=2)
     assert nearness_agreement(right, tracks, disparity) > 0.95
     assert nearness_agreement(swapped, tracks, disparity) < -0.8

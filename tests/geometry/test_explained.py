@@ -11,6 +11,7 @@ import pytest
 from stf_depth.config import GeometryConfig
 from stf_depth.geometry.explained import explained, share_explained
 from stf_depth.geometry.mapping import map_key_frames
+from stf_depth.geometry.matches import KeyFrameMatches
 from stf_depth.geometry.solve import solve_tracks
 from stf_depth.geometry.tracks import KeptTracks, Tracks
 from stf_depth.types import CameraPath, Intrinsics, MotionKind
@@ -137,7 +138,7 @@ def sliced(path: CameraPath, part: Tracks) -> dict[str, np.ndarray]:
 def test_points_left_out_are_not_mapped() -> None:
     tracks = tracked()
     left_out = np.arange(100)
-    found = map_key_frames(tracks, FOCAL_PX, focal_known=True, config=CONFIG, left_out=left_out)
+    found = map_key_frames(KeyFrameMatches(tracks, CONFIG, left_out=left_out), FOCAL_PX, focal_known=True)
     assert found is not None and found.num_points3D() > 100
     for point in found.points3D.values():
         for element in point.track.elements:

@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 from stf_depth.config import GeometryConfig
 from stf_depth.geometry.focal import likeliest_focal
 from stf_depth.geometry.mapping import map_key_frames, mean_error_px
+from stf_depth.geometry.matches import KeyFrameMatches
 from stf_depth.geometry.solve import ASSUMED_FOCAL, solve_tracks
 from stf_depth.geometry.tracks import Tracks
 
@@ -41,7 +42,7 @@ def filmed(focal_px: float, turns: np.ndarray, *, bend: float = 0.0) -> Tracks:
 def test_a_long_way_round_tells_the_focal_length(share: float) -> None:
     focal_px = share * WH[0]
     tracks = filmed(focal_px, np.linspace(-0.5, 0.5, 16))
-    map_ = map_key_frames(tracks, USUAL_PX, focal_known=False, config=CONFIG)
+    map_ = map_key_frames(KeyFrameMatches(tracks, CONFIG), USUAL_PX, focal_known=False)
     found, is_told = likeliest_focal(map_, USUAL_PX, CONFIG)
     assert is_told
     assert found.cameras[1].params[0] == pytest.approx(focal_px, rel=0.05)
@@ -63,7 +64,7 @@ def test_going_sideways_tells_none() -> None:
 @pytest.mark.parametrize("bend", [-0.5, 0.5])
 def test_a_short_shot_is_not_misled_by_what_fits_an_odd_focal_length(bend: float) -> None:
     short = filmed(0.9 * WH[0], np.linspace(-0.06, 0.06, 4), bend=bend)
-    map_ = map_key_frames(short, USUAL_PX, focal_known=False, config=CONFIG)
+    map_ = map_key_frames(KeyFrameMatches(short, CONFIG), USUAL_PX, focal_known=False)
     credulous = CONFIG.with_values({"focal_views": 1000.0})
     misled, _ = likeliest_focal(map_, USUAL_PX, credulous)
     found, _ = likeliest_focal(map_, USUAL_PX, CONFIG)
@@ -73,6 +74,6 @@ def test_a_short_shot_is_not_misled_by_what_fits_an_odd_focal_length(bend: float
 
 def test_the_same_map_gives_the_same_focal_length() -> None:
     tracks = filmed(0.7 * WH[0], np.linspace(-0.3, 0.3, 10))
-    map_ = map_key_frames(tracks, USUAL_PX, focal_known=False, config=CONFIG)
+    map_ = map_key_frames(KeyFrameMatches(tracks, CONFIG), USUAL_PX, focal_known=False)
     first, second = (likeliest_focal(map_, USUAL_PX, CONFIG)[0].cameras[1].params[0] for _ in range(2))
     assert first == second

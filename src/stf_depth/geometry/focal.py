@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from stf_depth.config import GeometryConfig
-from stf_depth.geometry.mapping import mean_error_px, with_focal
+from stf_depth.geometry.mapping import bounded_error_px, with_focal
 
 __all__ = ["likeliest_focal"]
 
@@ -18,9 +18,10 @@ def likeliest_focal(map_: Any, usual_px: float, config: GeometryConfig) -> tuple
     """``map_`` adjusted to the likeliest focal length f, and whether its tracks tell one.
 
     f = argmin n ln e(f) + ln^2(f / usual) / (2 focal_spread^2), e the mean reprojection error of the map adjusted to f,
-    n = focal_views (K - 2)^2 for K key frames: the few of a short shot see one and the same error, of a thing that
-    moves or a shutter that rolls, and fit it best at an odd focal length. Where the cost bends less by the tracks than
-    by the spread, they tell nothing, and the map has the usual focal length.
+    each point's bounded, as one that comes to lie behind a camera must not decide, n = focal_views (K - 2)^2 for K key
+    frames: the few of a short shot see one and the same error, of a thing that moves or a shutter that rolls, and fit
+    it best at an odd focal length. Where the cost bends less by the tracks than by the spread, they tell nothing, and
+    the map has the usual focal length.
     """
     profile = _Profile(map_, usual_px, config)
     best = 0
@@ -55,7 +56,7 @@ class _Profile:
 
     def tracks_cost(self, step: int) -> float:
         """n ln e(f)."""
-        return self._views * math.log(max(mean_error_px(self.map_at(step)), 1e-6))
+        return self._views * math.log(max(bounded_error_px(self.map_at(step)), 1e-6))
 
     def cost(self, step: int) -> float:
         """``tracks_cost`` and what the distance from the usual focal length costs."""

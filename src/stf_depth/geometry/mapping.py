@@ -18,7 +18,6 @@ import pycolmap
 from numpy.typing import NDArray
 
 from stf_depth.config import GeometryConfig
-from stf_depth.geometry.features import FrameFeatures
 from stf_depth.geometry.matches import CAMERA_ID, HALF_PX, KeyFrameMatches
 from stf_depth.geometry.tracks import Tracks
 from stf_depth.types import BoolArray, Float64Array
@@ -26,6 +25,7 @@ from stf_depth.types import BoolArray, Float64Array
 __all__ = [
     "SparseMap",
     "adjusted",
+    "bounded_error_px",
     "locate_frames",
     "map_key_frames",
     "mean_error_px",
@@ -37,6 +37,7 @@ Int64Array = NDArray[np.int64]
 _TRACKS_PER_VIEW = 150  # halves the time of the bundle adjustment and changes no pose that was measured
 _MIN_POSE_POINTS = 12
 _FOCAL_TEST_STEPS = 40
+_NO_ERROR_PX = 1e6
 _MOST_ERROR_PX = 4.0  # at 640 px long side
 _LOSS_PX = 0.5  # at 640 px long side, from where on an error counts by its size
 
@@ -58,32 +59,23 @@ class SparseMap:
     points: Float64Array
 
 
-def map_key_frames(
-    tracks: Tracks,
-    focal_px: float,
-    *,
-    focal_known: bool,
-    config: GeometryConfig,
-    left_out: Int64Array | None = None,
-    features: FrameFeatures | None = None,
-) -> Any | None:
+def map_key_frames(matches: KeyFrameMatches, focal_px: float, *, focal_known: bool) -> Any | None:
     """Global structure from motion over the key frames; the largest reconstruction, or None without one.
 
-    left_out: ids of points that are not matched. features: of the shot's frames, to join key frames that share few
-    points; None for the tracked points alone.
+    Pan et al., Global structure-from-motion revisited (2024).
     """
-    width, height = tracks.wh
+    width, height = matches.tracks.wh
+    seed = matches.config.seed
     camera = pycolmap.Camera.create_from_model_name(CAMERA_ID, "SIMPLE_PINHOLE", focal_px, width, height)
     camera.has_prior_focal_length = focal_known
-    pycolmap.set_random_seed(config.seed)
+    pycolmap.set_random_seed(seed)
+    if not matches.shared:
+        return None
     with _quiet(), tempfile.TemporaryDirectory(prefix="stf-depth-") as folder:
         database, output = Path(folder) / "tracks.db", Path(folder) / "map"
         output.mkdir()
-        matches = KeyFrameMatches(tracks, config, left_out=left_out, features=features)
-        if not matches.shared:
-            return None
         matches.write(database, camera)
-        found = pycolmap.global_mapping(database, folder, output, _mapper_options(config, focal_known))
+        found = pycolmap.global_mapping(database, folder, output, _mapper_options(seed, focal_known))
     return max(found.values(), key=lambda map_: map_.num_reg_images(), default=None)
 
 
@@ -98,14 +90,14 @@ def _quiet() -> Iterator[None]:
         pycolmap.logging.minloglevel = before
 
 
-def _mapper_options(config: GeometryConfig, focal_known: bool) -> Any:
+def _mapper_options(seed: int, focal_known: bool) -> Any:
     options = pycolmap.GlobalPipelineOptions()
     mapper = options.mapper
     options.num_threads = mapper.num_threads = 1
     mapper.bundle_adjustment.ceres.solver_options.num_threads = 1
     seeded = (options, mapper, mapper.rotation_averaging, mapper.global_positioning, mapper.retriangulation)
     for part in seeded:
-        part.random_seed = config.seed
+        part.random_seed = seed
     mapper.track_required_tracks_per_view = _TRACKS_PER_VIEW
     mapper.global_positioning.use_gpu = mapper.bundle_adjustment.ceres.use_gpu = False
     mapper.bundle_adjustment.refine_focal_length = not focal_known
@@ -142,10 +134,13 @@ def adjusted(map_: Any, focal_px: float | None, *, refine_focal: bool, steps: in
 
 
 def mean_error_px(map_: Any) -> float:
-    """Mean reprojection error of the key frames' points, each at most ``_MOST_ERROR_PX``.
+    """Mean reprojection error of the key frames' points; infinite where one lies behind a camera that sees it."""
+    error = float(map_.compute_mean_reprojection_error())
+    return error if error < _NO_ERROR_PX else float("inf")
 
-    A single one that comes to lie behind a camera has no finite error.
-    """
+
+def bounded_error_px(map_: Any) -> float:
+    """Mean over the key frames' points of their reprojection error, that at most ``_MOST_ERROR_PX``."""
     camera = map_.cameras[CAMERA_ID]
     errors = np.array([point.error for point in map_.points3D.values()])
     most = _MOST_ERROR_PX * max(camera.width, camera.height) / 640

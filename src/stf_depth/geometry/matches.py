@@ -34,9 +34,9 @@ _MIN_MATCHES = 30
 class KeyFrameMatches:
     """Which points pairs of key frames share.
 
-    Each key frame has its tracked points and, where it shares fewer of them with a near one than ``feature_share`` of
-    what is tracked at most, its features after them. shared: for pairs of positions in ``tracks.key_frames``, (n, 2)
-    rows of both. left_out: ids of tracked points that are not matched.
+    Each key frame has its tracked points and, where one near it shares less than ``feature_share`` of them, its
+    features after them. shared: for pairs of positions in ``tracks.key_frames``, (n, 2) rows of both. left_out: ids of
+    tracked points that are not matched. features: of the shot's frames; None for the tracked points alone.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class KeyFrameMatches:
         left_out: Int64Array | None = None,
         features: FrameFeatures | None = None,
     ) -> None:
-        self._tracks, self._config, self._left_out, self._features = tracks, config, left_out, features
+        self.tracks, self.config, self._left_out, self._features = tracks, config, left_out, features
         shared = {pair: self._tracked(pair) for pair in _pairs(len(tracks.key_frames))}
         weak = [pair for pair, rows in shared.items() if self._is_weak(pair, rows)]
         self._with_features = {position for pair in weak for position in pair}
@@ -56,7 +56,7 @@ class KeyFrameMatches:
 
     def write(self, path: Path, camera: Any) -> None:
         """Write a COLMAP database, with a verified geometry for each pair; key frame k is image k + 1."""
-        points = [self._xy_px(position) + np.float32(HALF_PX) for position in range(len(self._tracks.key_frames))]
+        points = [self._xy_px(position) + np.float32(HALF_PX) for position in range(len(self.tracks.key_frames))]
         database = pycolmap.Database.open(path)
         try:
             database.write_camera(camera, use_camera_id=True)
@@ -67,46 +67,46 @@ class KeyFrameMatches:
                 _write_image(database, position + 1, xy_px)
             for pair, rows in self.shared.items():
                 matches = rows.astype(np.uint32)
-                geometry = _geometry(camera, [points[position] for position in pair], matches, self._config.seed)
+                geometry = _geometry(camera, [points[position] for position in pair], matches, self.config.seed)
                 database.write_matches(pair[0] + 1, pair[1] + 1, matches)
                 database.write_two_view_geometry(pair[0] + 1, pair[1] + 1, geometry)
         finally:
             database.close()
 
     def _frame(self, position: int) -> int:
-        return int(self._tracks.key_frames[position])
+        return int(self.tracks.key_frames[position])
 
     def _tracked(self, pair: tuple[int, int]) -> Int64Array:
         """(n, 2) rows of the tracked points that both see."""
         first, second = map(self._frame, pair)
-        rows = np.stack(self._tracks.common(first, second), 1)
+        rows = np.stack(self.tracks.common(first, second), 1)
         if self._left_out is None:
             return rows
-        return rows[~np.isin(self._tracks.frame(first)[0][rows[:, 0]], self._left_out)]
+        return rows[~np.isin(self.tracks.frame(first)[0][rows[:, 0]], self._left_out)]
 
     def _is_weak(self, pair: tuple[int, int], rows: Int64Array) -> bool:
         if self._features is None or pair[1] - pair[0] > _FEATURE_SPAN:
             return False
-        return len(rows) < self._config.feature_share * self._config.track_corners
+        return len(rows) < self.config.feature_share * len(self.tracks.frame(self._frame(pair[0]))[0])
 
     def _matched(self, pair: tuple[int, int]) -> Int64Array:
         """(n, 2) rows of the features that match, without those whose nearest tracked point is left out."""
         assert self._features is not None
         first, second = map(self._frame, pair)
-        rows = self._features.matches(self._tracks.start + first, self._tracks.start + second)
-        ids, xy_px = self._tracks.frame(first)
+        rows = self._features.matches(self.tracks.start + first, self.tracks.start + second)
+        ids, xy_px = self.tracks.frame(first)
         if self._left_out is not None and len(ids):
-            features = self._features.of_frame(self._tracks.start + first)
+            features = self._features.of_frame(self.tracks.start + first)
             nearest = KDTree(xy_px).query(features.xy_px[rows[:, 0]])[1]
             rows = rows[~np.isin(ids[nearest], self._left_out)]
-        return rows + np.array([len(ids), len(self._tracks.frame(second)[0])], np.int64)
+        return rows + np.array([len(ids), len(self.tracks.frame(second)[0])], np.int64)
 
     def _xy_px(self, position: int) -> Float32Array:
         """(n, 2) float32 tracked points of a key frame, then its features where they are used."""
-        tracked = self._tracks.frame(self._frame(position))[1]
+        tracked = self.tracks.frame(self._frame(position))[1]
         if self._features is None or position not in self._with_features:
             return tracked
-        return np.concatenate([tracked, self._features.of_frame(self._tracks.start + self._frame(position)).xy_px])
+        return np.concatenate([tracked, self._features.of_frame(self.tracks.start + self._frame(position)).xy_px])
 
 
 def _pairs(count: int) -> Iterator[tuple[int, int]]:

@@ -42,11 +42,14 @@ def parallax_free_motion(tracks: Tracks) -> tuple[MotionKind | None, str]:
     usable = np.array([fit for fit in fits if fit is not None]).reshape(-1, 3)
     if len(usable) == 0:
         return MotionKind.UNSOLVED, "no two key frames share enough points"
-    share, scale, turning = np.median(usable[:, 0]), np.max(usable[:, 1]), np.median(usable[:, 2])
+    share, zoom, turning = np.median(usable[:, 0]), np.max(usable[:, 1]), np.median(usable[:, 2])
     if share < _ENOUGH_FIT or turning < _ENOUGH_FIT:
         return None, ""
-    if scale > _ZOOM_RATIO:
-        return MotionKind.ZOOM, f"one homography explains {share:.0%} of the points; the picture scales by {scale:.2f}"
+    if zoom > _ZOOM_RATIO:
+        return (
+            MotionKind.ZOOM,
+            f"one homography explains {share:.0%} of the points; the focal length changes by {zoom:.2f}",
+        )
     return MotionKind.ROTATION, f"one homography explains {share:.0%} of the points: the camera turns on the spot"
 
 
@@ -72,8 +75,8 @@ def _wide_pairs(tracks: Tracks) -> list[tuple[int, int]]:
 
 
 def _homography_fit(tracks: Tracks, first: int, second: int) -> tuple[float, float, float] | None:
-    """Share of common points that one homography explains, by how much the picture scales (>= 1), and which share of
-    the points explained a camera explains that only turns and zooms.
+    """Share of common points that one homography explains, and of a camera that only turns and zooms, by how much the
+    focal length changes (>= 1), and which share of the points explained it explains.
     """
     rows_a, rows_b = tracks.common(first, second)
     a, b = tracks.frame(first)[1][rows_a], tracks.frame(second)[1][rows_b]
@@ -83,21 +86,18 @@ def _homography_fit(tracks: Tracks, first: int, second: int) -> tuple[float, flo
     homography, inliers = cv2.findHomography(a, b, cv2.RANSAC, tolerance_px)
     if homography is None:
         return None
-    similarity: Any
+    share = float(inliers.mean())
+    if share < _ENOUGH_FIT:  # nobody asks for the rest
+        return share, 1.0, 0.0
     a, b = a[inliers[:, 0] > 0], b[inliers[:, 0] > 0]
-    similarity, _ = cv2.estimateAffinePartial2D(a, b)
-    if similarity is None:
-        return None
-    scale = float(np.hypot(similarity[0, 0], similarity[1, 0]))
-    share, turning = float(inliers.mean()), 0.0
-    if share >= _ENOUGH_FIT:  # else nobody asks
-        few = np.linspace(0, len(a) - 1, min(len(a), _TURN_POINTS)).astype(int)
-        turning = float((_turning_error_px(a[few], b[few], tracks.wh) < _TURN_TOLERANCE * tolerance_px).mean())
-    return share, max(scale, 1 / max(scale, 1e-6)), turning
+    few = np.linspace(0, len(a) - 1, min(len(a), _TURN_POINTS)).astype(int)
+    error_px, zoom = _turning_fit(a[few], b[few], tracks.wh)
+    return share, max(zoom, 1 / zoom), float((error_px < _TURN_TOLERANCE * tolerance_px).mean())
 
 
-def _turning_error_px(a: Float32Array, b: Float32Array, wh: tuple[int, int]) -> Float64Array:
-    """How far a camera that only turns and zooms sends each of ``a`` (n, 2) from ``b``: K' R K^-1, in pixels.
+def _turning_fit(a: Float32Array, b: Float32Array, wh: tuple[int, int]) -> tuple[Float64Array, float]:
+    """How far a camera that only turns and zooms sends each of ``a`` (n, 2) from ``b``: K' R K^-1, in pixels; and by
+    what its focal length changes.
 
     A plane that a moving camera films also follows a homography, but not one of this form. Objective: min over R and
     both focal lengths of sum rho(error), rho = soft L1.
@@ -118,5 +118,6 @@ def _turning_error_px(a: Float32Array, b: Float32Array, wh: tuple[int, int]) -> 
     bounds = [-np.pi, -np.pi, -np.pi, low, low], [np.pi, np.pi, np.pi, high, high]
     starts = [[0.0, 0.0, 0.0, math.log(share), math.log(share)] for share in _FOCAL_SHARES[1:-1]]
     found = [least_squares(residuals, start, bounds=bounds, loss="soft_l1") for start in starts]
-    best = residuals(min(found, key=lambda one: float(one.cost)).x)
-    return np.asarray(np.linalg.norm(best.reshape(-1, 2), axis=1), np.float64)
+    best = min(found, key=lambda one: float(one.cost)).x
+    error_px = np.linalg.norm(residuals(best).reshape(-1, 2), axis=1)
+    return np.asarray(error_px, np.float64), float(np.exp(best[4] - best[3]))

@@ -15,12 +15,14 @@ from stf_depth.geometry.explained import explained
 from stf_depth.geometry.features import FrameFeatures
 from stf_depth.geometry.focal import likeliest_focal
 from stf_depth.geometry.mapping import SparseMap, locate_frames, map_key_frames, with_focal
+from stf_depth.geometry.matches import KeyFrameMatches
 from stf_depth.geometry.mirror import near_side_near
 from stf_depth.geometry.motion import parallax_free_motion
 from stf_depth.geometry.pieces import longest_piece, scale_carriers
 from stf_depth.geometry.points import FramePoints
 from stf_depth.geometry.poses import fill_poses, project_points
 from stf_depth.geometry.tracks import Tracks
+from stf_depth.geometry.turning import explained_by_turning
 from stf_depth.types import CameraPath, Float64Array, Intrinsics, MotionKind
 
 __all__ = ["ASSUMED_FOCAL", "TracksSolve", "gated", "known_focal_px", "solve_at_focal", "solve_tracks"]
@@ -32,7 +34,7 @@ _MAX_POINT_ERROR_PX = 4.0  # at 640 px long side
 _FITTING = 0.7  # of where a point is seen
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TracksSolve:
     """A solve and the map of key frames behind it, None where there is none.
 
@@ -64,35 +66,54 @@ def solve_tracks(tracks: Tracks, config: GeometryConfig, features: FrameFeatures
         if again is None:
             break
         found = again
+    turns = explained_by_turning(tracks, found.solve.path, known_focal_px(config, tracks.wh[0]), config)
+    if turns is not None:
+        return TracksSolve(_without_structure(tracks, config, MotionKind.ROTATION, turns))
     return found
 
 
 def _mapped(
     tracks: Tracks, config: GeometryConfig, features: FrameFeatures | None, left_out: Int64Array | None = None
 ) -> TracksSolve:
-    """The solve with the known focal length, or the better of two: a mapper may go astray with a free focal length, or
-    at a usual one that is far off.
+    """The best of the solves of a few maps.
+
+    With the known focal length, or with a free and a usual one: a mapper may go astray with a free focal length, or at
+    a usual one that is far off. Where the tracked points do not hold all frames firmly together, key frames are joined
+    by features too.
     """
     known, usual = known_focal_px(config, tracks.wh[0]), config.first_focal * max(tracks.wh)
 
-    def mapped(focal_px: float, *, is_free: bool) -> TracksSolve:
-        map_ = map_key_frames(
-            tracks, focal_px, focal_known=not is_free, config=config, left_out=left_out, features=features
-        )
-        return _with_map(tracks, map_, config)
+    def mapped(is_free: bool, joined: FrameFeatures | None = None) -> TracksSolve:
+        matches = KeyFrameMatches(tracks, config, left_out=left_out, features=joined)
+        return _with_map(tracks, map_key_frames(matches, known or usual, focal_known=not is_free), config)
 
-    if known is not None:
-        return mapped(known, is_free=False)
-    free, fixed = (mapped(usual, is_free=is_free) for is_free in (True, False))
-    solves = [found for found in (free, fixed) if found.solve.path.is_reliable]
+    ways = [True, False] if known is None else [False]
+    found = [mapped(is_free) for is_free in ways]
+    best = _best(found, tracks, config)
+    if features is not None and not _is_firm(best, config):
+        again = [ways[found.index(best)]] if best.solve.path.is_reliable else ways
+        found += [mapped(is_free, features) for is_free in again]
+    return _best(found, tracks, config)
+
+
+def _is_firm(found: TracksSolve, config: GeometryConfig) -> bool:
+    """Whether all frames have a pose and many points hold them together."""
+    path = found.solve.path
+    return path.is_reliable and bool(path.solved.all()) and found.weakest >= config.firm_carriers
+
+
+def _best(found: list[TracksSolve], tracks: Tracks, config: GeometryConfig) -> TracksSolve:
+    """The reliable solve that explains most; the first one where none is reliable.
+
+    A map whose scale breaks somewhere explains as much, but there it has lost the points that contradict it: of solves
+    that explain nearly as much, the one whose weakest link is the strongest, as long as it is not firm.
+    """
+    solves = [one for one in found if one.solve.path.is_reliable]
     if not solves:
-        return free
-    # A map whose scale breaks somewhere explains as much; there it has lost the points that contradict it.
-    shares = [_share(found, tracks, config) for found in solves]
-    as_good = [
-        found for found, share in zip(solves, shares, strict=True) if share > max(shares) - config.share_evidence
-    ]
-    return max(as_good, key=lambda found: found.weakest)
+        return found[0]
+    shares = [_share(one, tracks, config) for one in solves]
+    as_good = [pair for pair in zip(shares, solves, strict=True) if pair[0] > max(shares) - config.link_evidence]
+    return max(as_good, key=lambda pair: (min(pair[1].weakest, config.firm_carriers), pair[0]))[1]
 
 
 def _share(found: TracksSolve, tracks: Tracks, config: GeometryConfig) -> float:
