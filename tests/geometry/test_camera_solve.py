@@ -122,7 +122,7 @@ def test_a_damaged_file_of_a_solve_is_noticed(walk_solve: CameraSolve, tmp_path:
     ("name", "kind", "word"),
     [
         ("rotation", MotionKind.ROTATION, "turns"),
-        ("zoom", MotionKind.ZOOM, "scales"),
+        ("zoom", MotionKind.ZOOM, "focal length changes"),
         ("static_camera_movers", MotionKind.STATIC, "still"),
     ],
 )

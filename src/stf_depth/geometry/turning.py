@@ -23,7 +23,9 @@ __all__ = ["explained_by_turning"]
 Int64Array = NDArray[np.int64]
 
 _MOST_FRAMES = 24
-_FOCAL_SHARES = (0.5, 0.7, 0.9, 1.15, 1.5)  # of the long side
+_FOCAL_SHARES = (0.5, 0.65, 0.85, 1.1, 1.4)  # of the long side
+_FOCAL_RATIOS = (1.14, 1.07, 1.035, 1.017)
+_HOPEFUL = 0.35
 _MIN_COMMON = 12
 
 
@@ -32,17 +34,16 @@ def explained_by_turning(
 ) -> str | None:
     """How much a camera that only turns explains, in words, where ``path`` explains hardly more; else None.
 
-    focal_px: the known focal length; where None, of some focal lengths the one that explains most. Both are compared in
+    focal_px: the known focal length; where None, the one that explains most. Both are compared in
     the same frames, evenly spread.
     """
     tolerance_px = config.explained_px * max(tracks.wh) / 640
     sampled = _sampled(tracks)
     moving = explained(tracks, replace(path, solved=path.solved & sampled), tolerance_px).share(tolerance_px)
     moving *= float(path.solved[sampled].mean())
-    focals_px = [focal_px] if focal_px is not None else [share * max(tracks.wh) for share in _FOCAL_SHARES]
-    paths = (_turning_path(tracks, focal, tolerance_px) for focal in focals_px)
-    turning = max(explained(tracks, path, tolerance_px).share(tolerance_px) for path in paths)
-    if turning < max(config.min_inlier_fraction, moving - config.parallax_evidence):
+    enough = max(config.min_inlier_fraction, moving - config.parallax_evidence)
+    turning = _share_of_turning(tracks, focal_px, tolerance_px, enough)
+    if turning < enough:
         return None
     return f"a camera that turns on the spot explains {turning:.0%} of the points, one that moves too {moving:.0%}"
 
@@ -51,6 +52,25 @@ def _sampled(tracks: Tracks) -> BoolArray:
     sampled = np.zeros(len(tracks), bool)
     sampled[np.linspace(0, len(tracks) - 1, min(len(tracks), _MOST_FRAMES)).astype(int)] = True
     return sampled
+
+
+def _share_of_turning(tracks: Tracks, focal_px: float | None, tolerance_px: float, enough: float) -> float:
+    """The most at any focal length: first at some that lie far apart, then ever closer around the best, until it is
+    enough. Where it is far from that, no focal length between makes up for it.
+    """
+
+    def share(focal: float) -> float:
+        return explained(tracks, _turning_path(tracks, focal, tolerance_px), tolerance_px).share(tolerance_px)
+
+    if focal_px is not None:
+        return share(focal_px)
+    best, best_px = max((share(part * max(tracks.wh)), part * max(tracks.wh)) for part in _FOCAL_SHARES)
+    for ratio in _FOCAL_RATIOS if best > _HOPEFUL * enough else ():
+        if best >= enough:
+            break
+        around = [(share(focal), focal) for focal in (best_px / ratio, best_px * ratio)]
+        best, best_px = max([(best, best_px), *around])
+    return best
 
 
 def _turning_path(tracks: Tracks, focal_px: float, tolerance_px: float) -> CameraPath:
@@ -71,7 +91,13 @@ def _turning_path(tracks: Tracks, focal_px: float, tolerance_px: float) -> Camer
 
 
 def _rotation(source: Float64Array, target: Float64Array, noise: float) -> Float64Array:
-    """The turn (3, 3) that takes rays through ``source`` (n, 2) to ``target``: a motion past points without a depth."""
+    """The turn (3, 3) that takes rays through ``source`` (n, 2) to ``target``: a motion past points without a depth.
+
+    Fitted twice, the second time to what fits: many things that move alike pull even a robust fit a little, and over
+    many frames it adds up.
+    """
     rays = np.column_stack([source, np.ones(len(source))])
-    found: Float64Array = relative_pose(rays, np.zeros(len(rays)), target, noise=noise).pose[:3, :3]
+    errors = relative_pose(rays, np.zeros(len(rays)), target, noise=noise).errors
+    fits = errors <= max(noise, float(np.median(errors)))
+    found: Float64Array = relative_pose(rays[fits], np.zeros(int(fits.sum())), target[fits], noise=noise).pose[:3, :3]
     return found
