@@ -215,3 +215,10 @@ def test_what_cannot_be_rendered_is_refused() -> None:
         render_clip(scene("two_shots"), frames=1, wh=WH)
     with pytest.raises(ShapeError):
         Scene("empty", ())
+
+
+def test_a_view_without_any_edge_is_rendered() -> None:
+    wall = Thing("wall", Rectangle(50, 50), (0, 0, 2), GREY)
+    clip = render_clip(Scene("wall", (Take((wall,), Camera()),)), 2, (32, 18))
+    np.testing.assert_allclose(clip.depth, 2.0)
+    assert clip.rgb.std() > 0

@@ -83,16 +83,17 @@ def _mapped(
     """
     known, usual = known_focal_px(config, tracks.wh[0]), config.first_focal * max(tracks.wh)
 
-    def mapped(is_free: bool, joined: FrameFeatures | None = None) -> TracksSolve:
-        matches = KeyFrameMatches(tracks, config, left_out=left_out, features=joined)
+    def mapped(matches: KeyFrameMatches, is_free: bool) -> TracksSolve:
         return _with_map(tracks, map_key_frames(matches, known or usual, focal_known=not is_free), config)
 
     ways = [True, False] if known is None else [False]
-    found = [mapped(is_free) for is_free in ways]
+    alone = KeyFrameMatches(tracks, config, left_out=left_out)
+    found = [mapped(alone, is_free) for is_free in ways]
     best = _best(found, tracks, config)
     if features is not None and not _is_firm(best, config):
+        joined = KeyFrameMatches(tracks, config, left_out=left_out, features=features)
         again = [ways[found.index(best)]] if best.solve.path.is_reliable else ways
-        found += [mapped(is_free, features) for is_free in again]
+        found += [mapped(joined, is_free) for is_free in again]
     return _best(found, tracks, config)
 
 

@@ -34,8 +34,7 @@ def explained_by_turning(
 ) -> str | None:
     """How much a camera that only turns explains, in words, where ``path`` explains hardly more; else None.
 
-    focal_px: the known focal length; where None, the one that explains most. Both are compared in
-    the same frames, evenly spread.
+    focal_px: the known focal length; where None, the one that explains most. Both are compared in the same frames.
     """
     tolerance_px = config.explained_px * max(tracks.wh) / 640
     sampled = _sampled(tracks)
@@ -49,8 +48,10 @@ def explained_by_turning(
 
 
 def _sampled(tracks: Tracks) -> BoolArray:
+    """Frames spread evenly over the way that the picture goes: where it goes far, over the key frames."""
+    frames = tracks.key_frames if len(tracks.key_frames) > _MOST_FRAMES else np.arange(len(tracks))
     sampled = np.zeros(len(tracks), bool)
-    sampled[np.linspace(0, len(tracks) - 1, min(len(tracks), _MOST_FRAMES)).astype(int)] = True
+    sampled[frames[np.linspace(0, len(frames) - 1, min(len(frames), _MOST_FRAMES)).astype(int)]] = True
     return sampled
 
 
@@ -59,8 +60,11 @@ def _share_of_turning(tracks: Tracks, focal_px: float | None, tolerance_px: floa
     enough. Where it is far from that, no focal length between makes up for it.
     """
 
+    sampled = _sampled(tracks)
+
     def share(focal: float) -> float:
-        return explained(tracks, _turning_path(tracks, focal, tolerance_px), tolerance_px).share(tolerance_px)
+        path = _turning_path(tracks, focal, tolerance_px)
+        return explained(tracks, path, tolerance_px).share(tolerance_px) * float(path.solved[sampled].mean())
 
     if focal_px is not None:
         return share(focal_px)

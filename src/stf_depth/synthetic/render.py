@@ -203,7 +203,7 @@ def _render_rgb(truth: _Truth, wh: tuple[int, int]) -> Float32Array:
     shifts = np.stack(np.meshgrid(offset, offset)).reshape(2, 1, -1)
     samples = view.directions((truth.pixels[:, edges, None] + shifts).reshape(2, -1), np.float32)
     colours = _shade(view, samples, *_cast(view, samples), SUPERSAMPLING)
-    image[edges] = colours.reshape(len(edges), -1, 3).mean(1, dtype=np.float32)
+    image[edges] = colours.reshape(len(edges), SUPERSAMPLING**2, 3).mean(1, dtype=np.float32)
     return image.reshape(wh[1], wh[0], 3)
 
 
