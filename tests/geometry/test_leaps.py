@@ -11,13 +11,14 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from stf_depth.config import GeometryConfig
+from stf_depth.geometry import solve as solve_module
 from stf_depth.geometry.camera import solve_camera
 from stf_depth.geometry.features import Features, FrameFeatures
 from stf_depth.geometry.mapping import bounded_error_px, map_key_frames, mean_error_px
 from stf_depth.geometry.matches import KeyFrameMatches
 from stf_depth.geometry.pictures import GrayFrames
 from stf_depth.geometry.pieces import longest_piece, scale_carriers
-from stf_depth.geometry.solve import solve_tracks
+from stf_depth.geometry.solve import TracksSolve, solve_tracks
 from stf_depth.geometry.tracks import Tracks, track_parts
 from stf_depth.synthetic import Camera, render_clip, scene
 from stf_depth.synthetic.scenes import rotation_matrix
@@ -132,7 +133,7 @@ def tracks_of(seen: list[np.ndarray], xy: list[np.ndarray], start: int = 0) -> T
 
 
 def test_features_join_key_frames_that_share_few_points() -> None:
-    config = CONFIG.with_values({"track_corners": 100, "feature_share": 0.5})
+    config = CONFIG.with_values({"feature_share": 0.6})
     seen = [np.arange(40, 120), np.arange(80, 160), np.arange(120, 200), np.arange(125, 205), np.arange(130, 210)]
     tracks = tracks_of(seen, [np.random.default_rng(0).uniform(20, 160, (80, 2)) for _ in seen], start=7)
     features: Any = FakeFeatures()
@@ -147,7 +148,7 @@ def test_features_join_key_frames_that_share_few_points() -> None:
 
 
 def test_features_beside_points_that_are_left_out_join_nothing() -> None:
-    config = CONFIG.with_values({"track_corners": 100})
+    config = CONFIG
     upper = np.column_stack([np.full(40, 12.0), np.linspace(5, 50, 40)])
     lower = upper + np.array([0, 60])
     tracks = tracks_of([np.arange(80)] * 2, [np.concatenate([upper, lower])] * 2, start=7)
@@ -165,7 +166,7 @@ def two_rooms(bridge: int, views: int = 6, points: int = 120) -> Tracks:
     for view in range(2 * views):
         own = np.arange(points) + (points if view >= views else 0)
         ids = np.concatenate([own, 2 * points + np.arange(bridge)])
-        rotation = Rotation.from_euler("y", 0.03 * (view - views)).as_matrix()
+        rotation = Rotation.from_euler("y", 0.05 * (view - views)).as_matrix()
         moved = (xyz[ids] - [0, 0, 3]) @ rotation.T + [0.1 * (view - views), 0.02 * view, 3]
         seen.append(ids)
         xy.append(FOCAL_PX * moved[:, :2] / moved[:, 2:] + [(WH[0] - 1) / 2, (WH[1] - 1) / 2])
@@ -220,3 +221,23 @@ def test_one_point_behind_a_camera_does_not_decide() -> None:
     map_.update_point_3d_errors()
     assert mean_error_px(map_) == float("inf")
     assert before < bounded_error_px(map_) < before + 0.1
+
+
+@pytest.mark.parametrize(
+    ("shares", "weakest", "expected"),
+    [
+        ((0.584, 0.572), (20, 55), 1),  # nearly as much, and firmer
+        ((0.584, 0.540), (20, 55), 0),  # clearly less
+        ((0.70, 0.71), (900, 210), 1),  # both firm: the one that explains more
+        ((0.70, 0.70), (0, 0), 0),
+    ],
+)
+def test_of_solves_that_explain_nearly_as_much_the_firmest_is_taken(
+    monkeypatch: pytest.MonkeyPatch, shares: tuple[float, float], weakest: tuple[int, int], expected: int
+) -> None:
+    tracks = two_rooms(bridge=40)
+    solve = solve_tracks(tracks, CONFIG.with_values({"focal_px": FOCAL_PX})).solve
+    assert solve.path.is_reliable
+    found = [TracksSolve(solve, None, links) for links in weakest]
+    monkeypatch.setattr(solve_module, "_share", lambda one, *_: shares[found.index(one)])
+    assert solve_module._best(found, tracks, CONFIG) is found[expected]
