@@ -127,6 +127,7 @@ class GeometryConfig(FrozenConfig):
     track_window_px: int = Field(21, ge=5)
     track_levels: int = Field(4, ge=0)
     track_forward_backward_px: float = Field(0.7, gt=0)
+    # Where fewer points survive from one frame to the next, and key frames share fewer, features help.
     track_survival: float = Field(0.5, ge=0, le=1)
     feature_share: float = Field(0.6, ge=0, le=1)
     track_top_up: float = Field(0.85, gt=0, le=1)
@@ -149,15 +150,19 @@ class GeometryConfig(FrozenConfig):
     explained_px: float = Field(1.0, gt=0)
     misfit_px: float = Field(1.5, gt=0)
     misfit_share: float = Field(0.1, ge=0, le=1)
-    share_evidence: float = Field(0.005, ge=0)
+    misfit_evidence: float = Field(0.005, ge=0)
     solve_rounds: int = Field(3, ge=0)
-    # Points that carry the scale on are seen under carrier_degrees. With fewer than min_carriers the path is cut, with
-    # fewer than firm_carriers key frames are joined by features too.
+    # Points that carry the scale on are seen under carrier_degrees. With fewer than min_carriers the path is cut. With
+    # less than firm_share of a key frame's points, features join key frames, and of solves whose shares differ by less
+    # than link_evidence the firmest is taken.
     carrier_degrees: float = Field(0.5, gt=0)
     min_carriers: int = Field(10, ge=0)
-    firm_carriers: int = Field(200, ge=0)
+    firm_share: float = Field(0.3, ge=0)
     link_evidence: float = Field(0.02, ge=0)
-    parallax_evidence: float = Field(0.1, ge=0, le=1)
+    # A turn on the spot is believed that explains so much, and leaves no more unexplained than so many times what the
+    # solve leaves.
+    min_turning_fraction: float = Field(0.6, ge=0, le=1)
+    turning_misfits: float = Field(1.7, ge=0)
     min_frames: int = Field(5, ge=2)
     min_points: int = Field(60, ge=8)
     min_inlier_fraction: float = Field(0.5, ge=0, le=1)

@@ -20,7 +20,7 @@ from stf_depth.geometry.pictures import GrayFrames
 from stf_depth.geometry.pieces import longest_piece, scale_carriers
 from stf_depth.geometry.solve import TracksSolve, solve_tracks
 from stf_depth.geometry.tracks import Tracks, track_parts
-from stf_depth.synthetic import Camera, render_clip, scene
+from stf_depth.synthetic import Camera, SyntheticClip, render_clip, scene
 from stf_depth.synthetic.scenes import rotation_matrix
 from stf_depth.types import Role
 
@@ -85,23 +85,92 @@ def test_points_survive_a_leap(wall: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class Thrown(Camera):
-    """Turned to the left and to the right from one frame to the next."""
+    """Turned to one side or the other from one frame to the next."""
+
+    turns_degrees: tuple[float, ...] = (0.0,)
 
     def world_from_cam(self, time_seconds: float) -> np.ndarray:
         pose = super().world_from_cam(time_seconds).copy()
-        pose[:3, :3] = rotation_matrix(8.0 * (-1) ** round(24 * time_seconds), 0.0)
+        turn = self.turns_degrees[round(24 * time_seconds) % len(self.turns_degrees)]
+        pose[:3, :3] = rotation_matrix(turn, 0.0)
         return pose
 
 
-def test_a_camera_that_is_thrown_about_is_solved() -> None:
+def thrown_clip(turns_degrees: tuple[float, ...], frames: int) -> SyntheticClip:
     room = scene("room")
-    camera = Thrown((-0.6, 0, 0), (1.6, 0, 0.4), (0.02, 0.03, 0.03))
-    clip = render_clip(replace(room, takes=(replace(room.takes[0], camera=camera),)), 16, WH, noise_sigma=1.0)
+    camera = Thrown((-0.6, 0, 0), (1.6, 0, 0.4), (0.02, 0.03, 0.03), turns_degrees=turns_degrees)
+    return render_clip(replace(room, takes=(replace(room.takes[0], camera=camera),)), frames, WH, noise_sigma=1.0)
+
+
+def test_a_camera_that_is_thrown_about_is_solved() -> None:
+    clip = thrown_clip((8.0, -8.0), 16)
     path = solve_camera(clip.rgb, config=CONFIG).path
     assert path.is_reliable and path.solved.all()
     assert similarity_error(path.world_from_cam, clip.world_from_cam) < 0.03
     tracked_only = CONFIG.with_values({"track_survival": 0.0, "feature_share": 0.0})
     assert not solve_camera(clip.rgb, config=tracked_only).path.is_reliable
+
+
+@pytest.mark.parametrize("hidden", [range(12, 13), range(11, 15)])
+def test_what_hides_the_view_for_a_moment_does_not_end_the_path(hidden: range) -> None:
+    clip = render_clip(scene("room"), 30, WH, noise_sigma=1.0)
+    rgb = clip.rgb.copy()
+    rgb[hidden] = 128
+    (tracks,) = track_parts(rgb, None, CONFIG)
+    before, after = tracks.common(hidden.start - 1, hidden.stop)
+    start, end = tracks.frame(hidden.start - 1)[1][before], tracks.frame(hidden.stop)[1][after]
+    assert len(start) > 200
+    world = np.stack([clip.world_from_cam[frame] for frame in (hidden.start - 1, hidden.stop)])
+    truth, is_seen = moved_truth(clip, start, hidden.start - 1, world)
+    assert np.median(np.abs(end - truth)[is_seen]) < 0.3
+    path = solve_camera(rgb, config=CONFIG).path
+    assert path.is_reliable
+    assert np.flatnonzero(~path.solved).tolist() == list(hidden)
+    seen = np.flatnonzero(path.solved)
+    assert similarity_error(path.world_from_cam[seen], clip.world_from_cam[seen]) < 0.04
+
+
+def moved_truth(
+    clip: SyntheticClip, xy_px: np.ndarray, frame: int, world_from_cam: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where points of ``frame`` are in the second of two cameras, by their true depth."""
+    k = clip.intrinsics
+    column, row = np.rint(xy_px).astype(int).T
+    z = clip.depth[frame][row, column].astype(np.float64)
+    local = np.column_stack([(xy_px - [k.cx_px, k.cy_px]) / [k.fx_px, k.fy_px] * z[:, None], z, np.ones(len(z))])
+    there = local @ (np.linalg.inv(world_from_cam[1]) @ world_from_cam[0]).T
+    return there[:, :2] / there[:, 2:3] * [k.fx_px, k.fy_px] + [k.cx_px, k.cy_px], there[:, 2] > 0
+
+
+def test_tracking_begins_after_black_pictures(wall: np.ndarray) -> None:
+    seen = windows(wall, [(20 + 4 * step, 40) for step in range(8)])
+    (tracks,) = track_parts(np.concatenate([np.zeros((5, *seen.shape[1:]), np.uint8), seen]), None, CONFIG)
+    counts = np.diff(tracks.offsets)
+    assert not counts[:5].any()
+    assert counts[5:].min() > 100
+    assert 5 in tracks.key_frames
+
+
+def test_features_join_what_tracking_does_not() -> None:
+    clip = thrown_clip((0.0, 7.0, 0.0, -7.0), 20)
+    config = CONFIG.with_values({"track_survival": 0.0})
+    joined, alone = (solve_camera(clip.rgb, config=config.with_values({"feature_share": s})).path for s in (0.6, 0.0))
+    assert joined.is_reliable and joined.solved.all()
+    assert similarity_error(joined.world_from_cam, clip.world_from_cam) < 0.03
+    assert not alone.solved.all()
+
+
+def test_a_leap_in_a_later_part_is_followed(wall: np.ndarray) -> None:
+    corners = [(6 * step, 20) for step in range(30)] + [(200 + 6 * step, 100) for step in range(30, 50)]
+    rgb = windows(wall, corners)
+    config = CONFIG.with_values({"part_key_frames": 8, "keyframe_motion": 0.03})
+    parts = list(track_parts(rgb, None, config))
+    assert len(parts) > 2
+    part = next(part for part in parts if part.start > 0 and part.start + len(part) > 30 > part.start)
+    before, after = part.common(29 - part.start, 30 - part.start)
+    moved = part.frame(30 - part.start)[1][after] - part.frame(29 - part.start)[1][before]
+    assert len(moved) > 30
+    np.testing.assert_allclose(np.median(moved, 0), np.subtract(corners[29], corners[30]), atol=0.2)
 
 
 def similarity_error(found: np.ndarray, true: np.ndarray) -> float:
@@ -117,10 +186,12 @@ class FakeFeatures:
     """Ten features in each frame, the k-th of one the k-th of any other."""
 
     def of_frame(self, frame: int) -> Features:
+        assert frame in range(7, 12)  # of the shot; the tracks start at 7
         xy = np.column_stack([np.full(10, 5.0 + frame), np.linspace(10, 100, 10)]).astype(np.float32)
         return Features(xy, np.zeros((10, 128), np.uint8))
 
-    def matches(self, _first: int, _second: int) -> np.ndarray:
+    def matches(self, first: int, second: int) -> np.ndarray:
+        assert 7 <= first < second < 12
         return np.stack([np.arange(10), np.arange(10)], 1)
 
 
@@ -148,13 +219,13 @@ def test_features_join_key_frames_that_share_few_points() -> None:
 
 
 def test_features_beside_points_that_are_left_out_join_nothing() -> None:
-    config = CONFIG
-    upper = np.column_stack([np.full(40, 12.0), np.linspace(5, 50, 40)])
-    lower = upper + np.array([0, 60])
-    tracks = tracks_of([np.arange(80)] * 2, [np.concatenate([upper, lower])] * 2, start=7)
+    upper = np.column_stack([np.full(80, 12.0), np.linspace(5, 50, 80)])
+    lower = np.column_stack([np.full(40, 12.0), np.linspace(65, 110, 40)])
+    seen = [np.arange(120), np.arange(40, 120)]
+    tracks = tracks_of(seen, [np.concatenate([upper, lower]), np.concatenate([upper[40:], lower])], start=7)
     features: Any = FakeFeatures()
-    rows = KeyFrameMatches(tracks, config, left_out=np.arange(40, 80), features=features).shared[0, 1]
-    assert rows[:, 0].tolist() == [*range(40), *range(80, 85)]
+    rows = KeyFrameMatches(tracks, CONFIG, left_out=np.arange(80, 120), features=features).shared[0, 1]
+    assert rows[:, 0].tolist() == [*range(40, 80), *range(120, 125)]
 
 
 def two_rooms(bridge: int, views: int = 6, points: int = 120) -> Tracks:
@@ -190,7 +261,9 @@ def map_of(tracks: Tracks) -> Any:
 def test_a_path_is_cut_where_the_scale_is_not_carried_on() -> None:
     tracks = two_rooms(bridge=40)
     config = CONFIG.with_values({"focal_px": FOCAL_PX})
-    whole, cut = (solve_tracks(tracks, config.with_values({"min_carriers": least})).solve.path for least in (10, 60))
+    found = [solve_tracks(tracks, config.with_values({"min_carriers": least})) for least in (10, 60)]
+    whole, cut = (one.solve.path for one in found)
+    assert found[0].weakest <= 40 and found[1].weakest > 80  # of the piece alone
     assert whole.solved.all()
     assert cut.is_reliable
     assert cut.solved.tolist() == [True] * 6 + [False] * 6
@@ -208,8 +281,14 @@ def test_a_path_is_cut_where_the_scale_is_not_carried_on() -> None:
     ],
 )
 def test_the_longest_piece(carriers: list[int], expected: range) -> None:
-    piece = longest_piece(np.array([0, 4, 10, 14]), np.array(carriers), 10, 20)
+    piece = longest_piece(np.array([0, 4, 10, 14]), np.array(carriers), 10, np.ones(20, bool))
     assert np.flatnonzero(piece).tolist() == list(expected)
+
+
+def test_a_piece_without_poses_is_not_the_longest() -> None:
+    solved = np.arange(200) < 90
+    piece = longest_piece(np.array([0, 70, 80, 199]), np.array([50, 5, 50]), 10, solved)
+    assert np.flatnonzero(piece).tolist() == list(range(71))
 
 
 def test_one_point_behind_a_camera_does_not_decide() -> None:
@@ -241,3 +320,5 @@ def test_of_solves_that_explain_nearly_as_much_the_firmest_is_taken(
     found = [TracksSolve(solve, None, links) for links in weakest]
     monkeypatch.setattr(solve_module, "_share", lambda one, *_: shares[found.index(one)])
     assert solve_module._best(found, tracks, CONFIG) is found[expected]
+    alone = CONFIG.with_values({"link_evidence": 0.0})
+    assert solve_module._best(found, tracks, alone) is found[int(shares[1] > shares[0])]

@@ -9,15 +9,17 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from stf_depth.config import GeometryConfig
+from stf_depth.geometry import motion as motion_module
 from stf_depth.geometry.camera import solve_camera
 from stf_depth.geometry.motion import parallax_free_motion
 from stf_depth.geometry.tracks import Tracks, track_parts
-from stf_depth.geometry.turning import explained_by_turning
+from stf_depth.geometry.turning import turn_instead
 from stf_depth.synthetic import render_clip, scene
 from stf_depth.types import CameraPath, Intrinsics, MotionKind
 
 WH = (640, 360)
 FRAMES = 60
+PART = np.linspace(0, 1, FRAMES)
 
 
 def tracks_of(xy: np.ndarray, step_px: float = 20.0) -> Tracks:
@@ -69,7 +71,7 @@ def filmed(
 ) -> Tracks:
     """Tracks of points (n, 3) while the camera turns about its upright axis, moves and zooms, with 0.2 px of noise."""
     frames = []
-    for part in np.linspace(0, 1, FRAMES):
+    for part in PART:
         turn = Rotation.from_euler("y", turn_degrees * part, degrees=True).as_matrix()
         local = (points - part * np.array(way)) @ turn.T
         focal = focal_px * (1 + (zoom - 1) * part)
@@ -103,40 +105,78 @@ def test_a_plane_filmed_by_a_moving_camera_is_not_turned(
     assert parallax_free_motion(filmed(points, 600.0, way=way)) == (None, "")
 
 
-def turned_or_moved(points: np.ndarray, *, turn_degrees: float, way: tuple[float, ...]) -> str | None:
-    """What is said of the true path of tracks, a third of them on things that move by themselves."""
-    tracks = filmed(points, 500.0, turn_degrees=turn_degrees, way=way)
-    frame_of_row = np.repeat(np.arange(FRAMES), np.diff(tracks.offsets))
-    own = np.where(tracks.ids % 3 == 0, 0.8 * frame_of_row, 0.0).astype(np.float32)
-    tracks = replace(tracks, xy_px=tracks.xy_px + np.stack([own, own], 1))
-    poses = np.tile(np.eye(4), (FRAMES, 1, 1))
-    part = np.linspace(0, 1, FRAMES)
+def true_path(turn_degrees: float, way: tuple[float, ...], focal_px: float, part: np.ndarray) -> CameraPath:
+    poses = np.tile(np.eye(4), (len(part), 1, 1))
     poses[:, :3, :3] = Rotation.from_euler("y", -turn_degrees * part[:, None], degrees=True).as_matrix()
     poses[:, :3, 3] = part[:, None] * np.array(way)
-    intrinsics = Intrinsics(500.0, 500.0, (WH[0] - 1) / 2, (WH[1] - 1) / 2, *WH)
-    path = CameraPath(MotionKind.PARALLAX, intrinsics, poses, np.ones(FRAMES, bool), np.ones(FRAMES, np.float32))
-    return explained_by_turning(tracks, path, None, GeometryConfig())
+    intrinsics = Intrinsics(focal_px, focal_px, (WH[0] - 1) / 2, (WH[1] - 1) / 2, *WH)
+    return CameraPath(MotionKind.PARALLAX, intrinsics, poses, np.ones(len(part), bool), np.ones(len(part), np.float32))
 
 
-def test_a_turn_explains_what_moves_no_better_than_a_path_without_parallax(rng: np.random.Generator) -> None:
+def with_movers(tracks: Tracks) -> Tracks:
+    """A third of the points moves by itself, all of them alike."""
+    frame_of_row = np.repeat(np.arange(len(tracks)), np.diff(tracks.offsets))
+    own = np.where(tracks.ids % 3 == 0, 0.8 * frame_of_row, 0.0).astype(np.float32)
+    return replace(tracks, xy_px=tracks.xy_px + np.stack([own, own], 1))
+
+
+@pytest.mark.parametrize("focal_px", [200.0, 500.0, 1500.0])
+def test_a_turn_explains_as_much_as_a_path_without_parallax(focal_px: float, rng: np.random.Generator) -> None:
+    points = rays(focal_px, rng) * rng.uniform(1, 5, (1500, 1))
+    tracks = with_movers(filmed(points, focal_px, turn_degrees=9000 / focal_px))
+    path = true_path(9000 / focal_px, (0, 0, 0), focal_px, PART)
+    turn = turn_instead(tracks, path, None, GeometryConfig())
+    assert turn is not None
+    assert turn.turning > 0.85 * turn.moving
+
+
+@pytest.mark.parametrize("way", [(0.3, 0, 0), (0.1, 0, 0), (0, 0, 0.4)])
+@pytest.mark.parametrize("turn_degrees", [0, 15])
+def test_a_turn_does_not_explain_parallax(
+    turn_degrees: float, way: tuple[float, ...], rng: np.random.Generator
+) -> None:
     points = rays(500.0, rng) * rng.uniform(1, 5, (1500, 1))
-    said = turned_or_moved(points, turn_degrees=15, way=(0, 0, 0))
-    assert said is not None and "turns on the spot" in said
-    assert turned_or_moved(points, turn_degrees=15, way=(0.3, 0, 0)) is None
+    path = true_path(turn_degrees, way, 500.0, PART)
+    tracks = filmed(points, 500.0, turn_degrees=turn_degrees, way=way)
+    assert turn_instead(tracks, path, None, GeometryConfig()) is None
+    assert turn_instead(with_movers(tracks), path, None, GeometryConfig()) is None
+
+
+def test_a_short_slide_before_a_low_relief_is_no_turn(rng: np.random.Generator) -> None:
+    points = rays(576.0, rng) * rng.uniform(2.0, 2.4, (1500, 1))
+    tracks = filmed(points, 576.0, way=(0.1, 0, 0))
+    assert turn_instead(tracks, true_path(0, (0.1, 0, 0), 576.0, PART), None, GeometryConfig()) is None
+
+
+def test_a_long_stand_before_a_dolly_does_not_hide_it(rng: np.random.Generator) -> None:
+    points = rays(500.0, rng) * rng.uniform(1, 5, (1500, 1))
+    moving = filmed(points, 500.0, way=(0.3, 0, 0))
+    still, first = 500, slice(0, int(moving.offsets[1]))
+    tracks = Tracks(
+        np.concatenate([np.arange(still) * moving.offsets[1], still * moving.offsets[1] + moving.offsets]),
+        np.concatenate([np.tile(moving.ids[first], still), moving.ids]),
+        np.concatenate([np.tile(moving.xy_px[first], (still, 1)), moving.xy_px]),
+        np.concatenate([[0], still + moving.key_frames[1:]]),
+        np.ones(still + FRAMES, np.float32),
+        WH,
+    )
+    path = true_path(0, (0.3, 0, 0), 500.0, np.concatenate([np.zeros(still), PART]))
+    assert turn_instead(tracks, path, None, GeometryConfig()) is None
 
 
 def test_a_known_focal_length_is_the_only_one_that_is_tried(rng: np.random.Generator) -> None:
     points = rays(500.0, rng) * rng.uniform(1, 5, (1500, 1))
     tracks = filmed(points, 500.0, turn_degrees=30)
-    nowhere = CameraPath(
-        MotionKind.UNSOLVED,
-        Intrinsics(500.0, 500.0, 319.5, 179.5, *WH),
-        np.tile(np.eye(4), (FRAMES, 1, 1)),
-        np.zeros(FRAMES, bool),
-        np.zeros(FRAMES, np.float32),
-    )
-    assert explained_by_turning(tracks, nowhere, 500.0, GeometryConfig()) is not None
-    assert explained_by_turning(tracks, nowhere, 1500.0, GeometryConfig()) is None
+    nowhere = replace(true_path(0, (0, 0, 0), 500.0, PART), solved=np.zeros(FRAMES, bool))
+    assert turn_instead(tracks, nowhere, 500.0, GeometryConfig()) is not None
+    assert turn_instead(tracks, nowhere, 1500.0, GeometryConfig()) is None
+
+
+def test_one_bad_pair_makes_no_zoom(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracks = filmed(rays(500.0, rng), 500.0, turn_degrees=20)
+    fits = iter([(0.95, 1.6, 0.3), *[(0.99, 1.0, 1.0)] * 20])
+    monkeypatch.setattr(motion_module, "_homography_fit", lambda *_: next(fits))
+    assert parallax_free_motion(tracks)[0] is MotionKind.ROTATION
 
 
 def test_a_pan_past_people_is_a_rotation() -> None:
@@ -147,5 +187,5 @@ def test_a_pan_past_people_is_a_rotation() -> None:
     assert parallax_free_motion(tracks) == (None, "")
     path = solve_camera(clip.rgb, config=GeometryConfig()).path
     assert path.kind is MotionKind.ROTATION
-    assert "turns on the spot" in path.reason
+    assert "turn on the spot" in path.reason
     assert not path.solved.any()

@@ -6,7 +6,7 @@ Found only in the frames that they are asked for.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -26,6 +26,10 @@ _LEAP_ERROR = 0.03  # of the long side: parallax is left to the tracking that st
 _KEPT_FRAMES, _KEPT_PAIRS = 256, 2048
 
 
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
 @dataclass(frozen=True)
 class Features:
     """xy_px: (n, 2) float32. descriptors: (n, 128) uint8."""
@@ -35,14 +39,28 @@ class Features:
 
 
 class FrameFeatures:
-    """Features of the frames of a shot and their matches; those asked for last are kept."""
+    """Features of the frames of a shot and their matches; those found last are kept."""
 
     def __init__(self, frames: GrayFrames) -> None:
         self._frames = frames
-        self.of_frame = lru_cache(_KEPT_FRAMES)(self._of_frame)
-        self.matches = lru_cache(_KEPT_PAIRS)(self._matches)
+        self._features: dict[int, Features] = {}
+        self._rows: dict[tuple[int, int], Int64Array] = {}
 
-    def _of_frame(self, frame: int) -> Features:
+    def of_frame(self, frame: int) -> Features:
+        """At most a thousand, none where nothing may be tracked."""
+        if frame not in self._features:
+            _make_room(self._features, _KEPT_FRAMES)
+            self._features[frame] = self._found(frame)
+        return self._features[frame]
+
+    def matches(self, first: int, second: int) -> Int64Array:
+        """(n, 2) rows of the features of two frames that match, none in two pairs."""
+        if (first, second) not in self._rows:
+            _make_room(self._rows, _KEPT_PAIRS)
+            self._rows[first, second] = self._matches(first, second)
+        return self._rows[first, second]
+
+    def _found(self, frame: int) -> Features:
         points, descriptors = cv2.SIFT.create(_COUNT).detectAndCompute(
             self._frames.gray(frame), self._frames.mask(frame)
         )
@@ -51,7 +69,6 @@ class FrameFeatures:
         return Features(np.array([point.pt for point in points], np.float32), descriptors.astype(np.uint8))
 
     def _matches(self, first: int, second: int) -> Int64Array:
-        """(n, 2) rows of the features of two frames that match, none in two pairs."""
         a, b = self.of_frame(first).descriptors, self.of_frame(second).descriptors
         if min(len(a), len(b)) < _MIN_MATCHES:
             return np.zeros((0, 2), np.int64)
@@ -77,3 +94,8 @@ class FrameFeatures:
             return None
         moved = cv2.perspectiveTransform(xy_px[:, None].astype(np.float64), homography)[:, 0]
         return np.asarray(moved, np.float32) if np.isfinite(moved).all() else None
+
+
+def _make_room(kept: dict[Key, Value], most: int) -> None:
+    if len(kept) >= most:
+        del kept[next(iter(kept))]

@@ -18,7 +18,7 @@ from scipy.spatial import KDTree
 from stf_depth.config import GeometryConfig
 from stf_depth.geometry.features import FrameFeatures
 from stf_depth.geometry.tracks import Tracks
-from stf_depth.types import Float32Array
+from stf_depth.types import BoolArray, Float32Array
 
 __all__ = ["CAMERA_ID", "HALF_PX", "KeyFrameMatches"]
 
@@ -54,6 +54,11 @@ class KeyFrameMatches:
         shared |= {pair: np.concatenate([shared[pair], self._matched(pair)]) for pair in weak}
         self.shared = {pair: rows for pair, rows in shared.items() if len(rows) >= _MIN_MATCHES}
 
+    @property
+    def has_features(self) -> bool:
+        """Whether any pair is joined by features."""
+        return bool(self._with_features)
+
     def write(self, path: Path, camera: Any) -> None:
         """Write a COLMAP database, with a verified geometry for each pair; key frame k is image k + 1."""
         points = [self._xy_px(position) + np.float32(HALF_PX) for position in range(len(self.tracks.key_frames))]
@@ -80,26 +85,29 @@ class KeyFrameMatches:
         """(n, 2) rows of the tracked points that both see."""
         first, second = map(self._frame, pair)
         rows = np.stack(self.tracks.common(first, second), 1)
-        if self._left_out is None:
-            return rows
-        return rows[~np.isin(self.tracks.frame(first)[0][rows[:, 0]], self._left_out)]
+        return rows[self._kept(first)[rows[:, 0]]]
+
+    def _kept(self, frame: int) -> BoolArray:
+        """(n,) bool, which tracked points of a frame are not left out."""
+        ids = self.tracks.frame(frame)[0]
+        return np.ones(len(ids), bool) if self._left_out is None else ~np.isin(ids, self._left_out)
 
     def _is_weak(self, pair: tuple[int, int], rows: Int64Array) -> bool:
         if self._features is None or pair[1] - pair[0] > _FEATURE_SPAN:
             return False
-        return len(rows) < self.config.feature_share * len(self.tracks.frame(self._frame(pair[0]))[0])
+        return len(rows) < self.config.feature_share * int(self._kept(self._frame(pair[0])).sum())
 
     def _matched(self, pair: tuple[int, int]) -> Int64Array:
         """(n, 2) rows of the features that match, without those whose nearest tracked point is left out."""
         assert self._features is not None
         first, second = map(self._frame, pair)
         rows = self._features.matches(self.tracks.start + first, self.tracks.start + second)
-        ids, xy_px = self.tracks.frame(first)
-        if self._left_out is not None and len(ids):
-            features = self._features.of_frame(self.tracks.start + first)
-            nearest = KDTree(xy_px).query(features.xy_px[rows[:, 0]])[1]
-            rows = rows[~np.isin(ids[nearest], self._left_out)]
-        return rows + np.array([len(ids), len(self.tracks.frame(second)[0])], np.int64)
+        for frame, column in ((first, 0), (second, 1)):
+            kept, xy_px = self._kept(frame), self.tracks.frame(frame)[1]
+            if not kept.all():
+                features = self._features.of_frame(self.tracks.start + frame)
+                rows = rows[kept[KDTree(xy_px).query(features.xy_px[rows[:, column]])[1]]]
+        return rows + np.array([len(self.tracks.frame(frame)[0]) for frame in (first, second)], np.int64)
 
     def _xy_px(self, position: int) -> Float32Array:
         """(n, 2) float32 tracked points of a key frame, then its features where they are used."""

@@ -41,10 +41,11 @@ def parallax_free_motion(tracks: Tracks) -> tuple[MotionKind | None, str]:
     fits = [_homography_fit(tracks, first, second) for first, second in _wide_pairs(tracks)]
     usable = np.array([fit for fit in fits if fit is not None]).reshape(-1, 3)
     if len(usable) == 0:
-        return MotionKind.UNSOLVED, "no two key frames share enough points"
-    share, zoom, turning = np.median(usable[:, 0]), np.max(usable[:, 1]), np.median(usable[:, 2])
+        return None, ""
+    share, turning = np.median(usable[:, 0]), np.median(usable[:, 2])
     if share < _ENOUGH_FIT or turning < _ENOUGH_FIT:
         return None, ""
+    zoom = usable[usable[:, 2] >= _ENOUGH_FIT, 1].max()
     if zoom > _ZOOM_RATIO:
         return (
             MotionKind.ZOOM,

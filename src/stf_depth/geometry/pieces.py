@@ -41,13 +41,15 @@ def scale_carriers(map_: Any, count: int, least_degrees: float) -> Int64Array:
     return found
 
 
-def longest_piece(key_frames: Int64Array, carriers: Int64Array, least: int, frame_count: int) -> BoolArray:
-    """(T,) bool, the longest run of frames between whose key frames ``least`` points or more carry the scale."""
+def longest_piece(key_frames: Int64Array, carriers: Int64Array, least: int, solved: BoolArray) -> BoolArray:
+    """(T,) bool, of the runs of frames between whose key frames ``least`` points or more carry the scale the one with
+    the most ``solved`` (T,) frames.
+    """
     broken = np.flatnonzero(carriers < least)
     starts = [0, *(int(key_frames[split + 1]) for split in broken)]
-    stops = [*(int(key_frames[split]) + 1 for split in broken), frame_count]
-    start, stop = max(zip(starts, stops, strict=True), key=lambda piece: piece[1] - piece[0])
-    frames = np.arange(frame_count)
+    stops = [*(int(key_frames[split]) + 1 for split in broken), len(solved)]
+    start, stop = max(zip(starts, stops, strict=True), key=lambda run: int(solved[run[0] : run[1]].sum()))
+    frames = np.arange(len(solved))
     piece: BoolArray = (frames >= start) & (frames < stop)
     return piece
 

@@ -22,7 +22,7 @@ from stf_depth.geometry.pieces import longest_piece, scale_carriers
 from stf_depth.geometry.points import FramePoints
 from stf_depth.geometry.poses import fill_poses, project_points
 from stf_depth.geometry.tracks import Tracks
-from stf_depth.geometry.turning import explained_by_turning
+from stf_depth.geometry.turning import turn_instead
 from stf_depth.types import CameraPath, Float64Array, Intrinsics, MotionKind
 
 __all__ = ["ASSUMED_FOCAL", "TracksSolve", "gated", "known_focal_px", "solve_at_focal", "solve_tracks"]
@@ -66,10 +66,11 @@ def solve_tracks(tracks: Tracks, config: GeometryConfig, features: FrameFeatures
         if again is None:
             break
         found = again
-    turns = explained_by_turning(tracks, found.solve.path, known_focal_px(config, tracks.wh[0]), config)
-    if turns is not None:
-        return TracksSolve(_without_structure(tracks, config, MotionKind.ROTATION, turns))
-    return found
+    turn = turn_instead(tracks, found.solve.path, known_focal_px(config, tracks.wh[0]), config)
+    if turn is None:
+        return found
+    reason = f"a turn on the spot explains {turn.turning:.0%} of the points, the best path {turn.moving:.0%}"
+    return TracksSolve(_without_structure(tracks, config, MotionKind.ROTATION, reason))
 
 
 def _mapped(
@@ -90,17 +91,24 @@ def _mapped(
     alone = KeyFrameMatches(tracks, config, left_out=left_out)
     found = [mapped(alone, is_free) for is_free in ways]
     best = _best(found, tracks, config)
-    if features is not None and not _is_firm(best, config):
-        joined = KeyFrameMatches(tracks, config, left_out=left_out, features=features)
+    if features is None or _is_firm(best, tracks, config):
+        return best
+    joined = KeyFrameMatches(tracks, config, left_out=left_out, features=features)
+    if joined.has_features:
         again = [ways[found.index(best)]] if best.solve.path.is_reliable else ways
         found += [mapped(joined, is_free) for is_free in again]
     return _best(found, tracks, config)
 
 
-def _is_firm(found: TracksSolve, config: GeometryConfig) -> bool:
+def _is_firm(found: TracksSolve, tracks: Tracks, config: GeometryConfig) -> bool:
     """Whether all frames have a pose and many points hold them together."""
     path = found.solve.path
-    return path.is_reliable and bool(path.solved.all()) and found.weakest >= config.firm_carriers
+    return path.is_reliable and bool(path.solved.all()) and found.weakest >= _firm_carriers(tracks, config)
+
+
+def _firm_carriers(tracks: Tracks, config: GeometryConfig) -> float:
+    counts = np.diff(tracks.offsets)[tracks.key_frames]
+    return config.firm_share * float(np.median(counts))
 
 
 def _best(found: list[TracksSolve], tracks: Tracks, config: GeometryConfig) -> TracksSolve:
@@ -113,8 +121,9 @@ def _best(found: list[TracksSolve], tracks: Tracks, config: GeometryConfig) -> T
     if not solves:
         return found[0]
     shares = [_share(one, tracks, config) for one in solves]
-    as_good = [pair for pair in zip(shares, solves, strict=True) if pair[0] > max(shares) - config.link_evidence]
-    return max(as_good, key=lambda pair: (min(pair[1].weakest, config.firm_carriers), pair[0]))[1]
+    as_good = [pair for pair in zip(shares, solves, strict=True) if pair[0] >= max(shares) - config.link_evidence]
+    firm = _firm_carriers(tracks, config)
+    return max(as_good, key=lambda pair: (min(pair[1].weakest, firm), pair[0]))[1]
 
 
 def _share(found: TracksSolve, tracks: Tracks, config: GeometryConfig) -> float:
@@ -139,7 +148,7 @@ def _without_misfits(
     if not again.solve.path.is_reliable:
         return None
     gained = _share(again, tracks, config) - _share(found, tracks, config)
-    return again if gained > config.share_evidence else None
+    return again if gained > config.misfit_evidence else None
 
 
 def solve_at_focal(tracks: Tracks, map_: Any, focal_px: float, config: GeometryConfig, reason: str) -> CameraSolve:
@@ -162,12 +171,14 @@ def _with_map(tracks: Tracks, map_: Any | None, config: GeometryConfig) -> Track
 
 def _located(tracks: Tracks, map_: Any, config: GeometryConfig, reason: str) -> TracksSolve:
     """Poses of the longest run of frames that has one scale."""
-    carriers = scale_carriers(map_, len(tracks.key_frames), config.carrier_degrees)
-    piece = longest_piece(tracks.key_frames, carriers, config.min_carriers, len(tracks))
+    keys = tracks.key_frames
+    carriers = scale_carriers(map_, len(keys), config.carrier_degrees)
     found = locate_frames(tracks, map_, config)
+    piece = longest_piece(keys, carriers, config.min_carriers, found.solved)
     solve = _assemble(tracks, replace(found, solved=found.solved & piece), config)
     solve = gated(replace(solve, path=replace(solve.path, reason=reason)), config)
-    return TracksSolve(solve, map_, int(carriers[carriers >= config.min_carriers].min(initial=map_.num_points3D())))
+    within = piece[keys[:-1]] & piece[keys[1:]]
+    return TracksSolve(solve, map_, int(carriers[within].min(initial=map_.num_points3D())))
 
 
 def known_focal_px(config: GeometryConfig, width_px: int) -> float | None:

@@ -27,6 +27,7 @@ Int64Array = NDArray[np.int64]
 
 _MIN_LINKS = 12  # fewer common points say nothing about a frame's displacement
 _MIN_OVERLAP = 3  # key frames
+_REMEMBERED_FRAMES = 24
 _PART_FRAMES = 4096  # at most in one part, however few key frames a camera gives that stands still
 
 
@@ -106,10 +107,11 @@ def track_parts(
     """Track points through all frames, and hand them out in parts that overlap by some key frames.
 
     A point keeps its id from part to part. A part begins and ends with a key frame; a shot with fewer than twice
-    ``part_key_frames`` is one part. Reads each frame once and keeps two, and the tracks of one part.
+    ``part_key_frames`` is one part. Reads each frame once, and a second time where the picture leaps; keeps the tracks
+    of one part.
 
-    rgb: (T, H, W, 3) uint8. roles: (T, h, w) uint8 of ``Role`` at any size, or None. features: of the same frames, made
-    where None. Raises ShapeError for other shapes; a picture without corners gives frames without points.
+    rgb: (T, H, W, 3) uint8. roles: (T, h, w) uint8 of ``Role`` at any size, or None. features: of the same frames and
+    roles, made where None. Raises ShapeError for other shapes; a picture without corners gives frames without points.
     """
     frames = GrayFrames(rgb, roles)
     tracker = _Tracker(frames, features or FrameFeatures(frames), config)
@@ -122,12 +124,23 @@ def track_parts(
     yield tracker.rest()
 
 
+@dataclass(frozen=True)
+class _Lost:
+    """Points that a frame of the shot still saw and the next one did not."""
+
+    frame: int
+    gray: Uint8Array
+    ids: Int64Array
+    xy_px: Float32Array
+
+
 class _Tracker:
     """Takes frames in order and remembers where each point was."""
 
     def __init__(self, frames: GrayFrames, features: FrameFeatures, config: GeometryConfig) -> None:
         self._pictures, self._features, self._wh, self._config = frames, features, frames.wh, config
         self._previous: Uint8Array | None = None
+        self._lost: _Lost | None = None
         self._ids: Int64Array = np.zeros(0, np.int64)
         self._xy: Float32Array = np.zeros((0, 2), np.float32)
         self._key_xy: Float32Array = self._xy  # where the live points were at the last key frame
@@ -148,30 +161,54 @@ class _Tracker:
         """The next frame."""
         shot_frame = self._start + len(self._frames)
         gray, mask = self._pictures.gray(shot_frame), self._pictures.mask(shot_frame)
+        is_back = False
         if self._previous is not None and len(self._ids):
             self._follow(self._previous, gray, mask)
-        if self._is_key_frame():
+        elif self._lost is not None:
+            is_back = self._find_again(self._lost, gray, mask)
+        if is_back or self._is_key_frame(gray, mask):
             self._begin_key_frame(gray, mask)
         self._previous = gray
         self._sharpness.append(float(np.abs(cv2.Laplacian(gray, cv2.CV_16S)).mean()))
         self._frames.append((self._ids.copy(), self._xy.copy()))
 
     def _follow(self, previous: Uint8Array, gray: Uint8Array, mask: Uint8Array | None) -> None:
-        points = self._xy[:, None]
-        ahead, kept = self._there_and_back(previous, gray, points)
+        shot_frame = self._start + len(self._frames)
+        ahead, kept = self._there_and_back(previous, gray, self._xy[:, None])
         if kept.mean() < self._config.track_survival:
-            self._follow_again(previous, gray, ahead, kept)
+            self._follow_leap(shot_frame - 1, previous, gray, (self._xy, ahead, kept))
         kept &= self._is_inside(ahead[:, 0], mask)
+        if len(kept) >= _MIN_LINKS > kept.sum():
+            self._lost = _Lost(shot_frame - 1, previous, self._ids, self._xy)
+            kept[:] = False
         self._ids, self._xy, self._key_xy = self._ids[kept], ahead[kept, 0], self._key_xy[kept]
 
-    def _follow_again(self, previous: Uint8Array, gray: Uint8Array, ahead: Float32Array, kept: BoolArray) -> None:
-        """Where the picture leapt: those that were lost, from where its features say that they went. In place."""
+    def _follow_leap(
+        self, first: int, source: Uint8Array, target: Uint8Array, points: tuple[Float32Array, Float32Array, BoolArray]
+    ) -> None:
+        """From the picture ``source`` of frame ``first`` of the shot to this one, which lies far from it.
+
+        points: where they were (n, 2), where they are (n, 1, 2), and which are found (n,). Those that are not are
+        looked for once more, from where the features of the two frames say that they went; in place.
+        """
+        before, ahead, kept = points
         lost = ~kept
-        shot_frame = self._start + len(self._frames)
-        start = self._features.leap(shot_frame - 1, shot_frame, self._xy[lost])
+        start = self._features.leap(first, self._start + len(self._frames), before[lost])
         if start is not None:
-            points = self._xy[lost][:, None]
-            ahead[lost], kept[lost] = self._there_and_back(previous, gray, points, start[:, None])
+            ahead[lost], kept[lost] = self._there_and_back(source, target, before[lost][:, None], start[:, None])
+
+    def _find_again(self, lost: _Lost, gray: Uint8Array, mask: Uint8Array | None) -> bool:
+        """The points that were followed until a picture showed none of them: a flash, a hand before the lens."""
+        ahead, kept = lost.xy_px[:, None].copy(), np.zeros(len(lost.ids), bool)
+        self._follow_leap(lost.frame, lost.gray, gray, (lost.xy_px, ahead, kept))
+        kept &= self._is_inside(ahead[:, 0], mask)
+        if kept.sum() >= _MIN_LINKS:
+            self._ids, self._xy, self._key_xy = lost.ids[kept], ahead[kept, 0], lost.xy_px[kept]
+            self._lost = None
+            return True
+        if self._start + len(self._frames) - lost.frame >= _REMEMBERED_FRAMES:
+            self._lost = None
+        return False
 
     def _there_and_back(
         self, source: Uint8Array, target: Uint8Array, points: Float32Array, start: Float32Array | None = None
@@ -202,33 +239,37 @@ class _Tracker:
             inside &= mask[row, column] > 0
         return inside
 
-    def _is_key_frame(self) -> bool:
+    def _is_key_frame(self, gray: Uint8Array, mask: Uint8Array | None) -> bool:
         if not self._frames or len(self._ids) < self._config.keyframe_survival * self._key_point_count:
             return True
-        if len(self._ids) < _MIN_LINKS:
-            return False
+        if len(self._ids) < _MIN_LINKS:  # after a blank picture there may be something to see again
+            return len(self._corners(gray, mask, _MIN_LINKS)) == _MIN_LINKS
         moved = np.linalg.norm(self._xy - self._key_xy, axis=1)
         return bool(np.percentile(moved, 60) > self._config.keyframe_motion * self._wh[0])
 
     def _begin_key_frame(self, gray: Uint8Array, mask: Uint8Array | None) -> None:
         self._key_frames.append(len(self._frames))
-        if len(self._ids) < self._config.track_top_up * max(self._full_count, 1):
+        if len(self._ids) < max(self._config.track_top_up * self._full_count, _MIN_LINKS):
             self._add_corners(gray, mask)
         self._key_xy, self._key_point_count = self._xy.copy(), len(self._ids)
 
     def _add_corners(self, gray: Uint8Array, mask: Uint8Array | None) -> None:
-        room = self._config.track_corners - len(self._ids)
+        new = self._corners(gray, mask, self._config.track_corners - len(self._ids))
+        self._ids = np.concatenate([self._ids, self._next_id + np.arange(len(new))])
+        self._xy = np.concatenate([self._xy, new])
+        self._next_id += len(new)
+        self._full_count = len(self._ids)
+
+    def _corners(self, gray: Uint8Array, mask: Uint8Array | None, most: int) -> Float32Array:
+        """(n, 2) float32, the best that keep their distance from each other and from what is followed."""
         distance = max(3.0, self._config.track_spacing * max(self._wh))
         free = np.full(gray.shape, 255, np.uint8) if mask is None else mask.copy()
         for x, y in self._xy:
             cv2.circle(free, (round(float(x)), round(float(y))), round(distance), 0, -1)
-        corners = cv2.goodFeaturesToTrack(gray, max(room, 1), self._config.track_quality, distance, mask=free)
-        if corners is not None and room > 0:
-            new = corners[:, 0].astype(np.float32)
-            self._ids = np.concatenate([self._ids, self._next_id + np.arange(len(new))])
-            self._xy = np.concatenate([self._xy, new])
-            self._next_id += len(new)
-        self._full_count = len(self._ids)
+        corners = (
+            None if most < 1 else cv2.goodFeaturesToTrack(gray, most, self._config.track_quality, distance, mask=free)
+        )
+        return np.zeros((0, 2), np.float32) if corners is None else corners[:, 0].astype(np.float32)
 
     def part(self, key_frames: int | None) -> Tracks:
         """The first so many key frames, or everything, and the frames between; all but what overlaps is forgotten."""

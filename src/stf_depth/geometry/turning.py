@@ -1,13 +1,14 @@
 """A camera that only turns, as the rival of every solve.
 
-Where a turn on the spot explains as much of what was tracked as a camera that also moves, the movement is made up:
-things that move by themselves, or a focal length that is off, pass for parallax.
+Where a turn on the spot explains nearly as much of what was tracked as a camera that also moves, the movement is made
+up: things that move by themselves, or a focal length that is off, pass for parallax.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,55 +17,61 @@ from stf_depth.config import GeometryConfig
 from stf_depth.geometry.explained import explained
 from stf_depth.geometry.relative_pose import relative_pose
 from stf_depth.geometry.tracks import Tracks
-from stf_depth.types import BoolArray, CameraPath, Float64Array, Intrinsics, MotionKind
+from stf_depth.types import CameraPath, Float64Array, Intrinsics, MotionKind
 
-__all__ = ["explained_by_turning"]
+__all__ = ["Turn", "turn_instead"]
 
 Int64Array = NDArray[np.int64]
 
 _MOST_FRAMES = 24
-_FOCAL_SHARES = (0.5, 0.65, 0.85, 1.1, 1.4)  # of the long side
-_FOCAL_RATIOS = (1.14, 1.07, 1.035, 1.017)
-_HOPEFUL = 0.35
+_MOST_POINTS = 250  # that one turn is fitted to
+_FOCAL_SHARES = (*(0.3 * 1.25**step for step in range(11)), 4.0, 8.0)  # of the long side
+_FOCAL_RATIOS = (1.12, 1.06, 1.03, 1.015)
+_HOPEFUL = 0.3
 _MIN_COMMON = 12
 
 
-def explained_by_turning(
-    tracks: Tracks, path: CameraPath, focal_px: float | None, config: GeometryConfig
-) -> str | None:
-    """How much a camera that only turns explains, in words, where ``path`` explains hardly more; else None.
+class Turn(NamedTuple):
+    """Shares of what was tracked that a camera explains which only turns, and one that moves."""
 
-    focal_px: the known focal length; where None, the one that explains most. Both are compared in the same frames.
+    turning: float
+    moving: float
+
+
+def turn_instead(tracks: Tracks, path: CameraPath, focal_px: float | None, config: GeometryConfig) -> Turn | None:
+    """A turn on the spot that explains nearly as much as ``path``, or None.
+
+    Nearly as much: 1 - turning <= turning_misfits (1 - moving) + 0.01 and turning >= min_turning_fraction. Both are
+    compared in the same frames, spread over the way that the picture goes. focal_px: the known focal length; where
+    None, it is searched for, until one explains enough.
     """
     tolerance_px = config.explained_px * max(tracks.wh) / 640
-    sampled = _sampled(tracks)
+    frames = _sampled_frames(tracks)
+    sampled = np.isin(np.arange(len(tracks)), frames)
     moving = explained(tracks, replace(path, solved=path.solved & sampled), tolerance_px).share(tolerance_px)
-    moving *= float(path.solved[sampled].mean())
-    enough = max(config.min_inlier_fraction, moving - config.parallax_evidence)
-    turning = _share_of_turning(tracks, focal_px, tolerance_px, enough)
-    if turning < enough:
-        return None
-    return f"a camera that turns on the spot explains {turning:.0%} of the points, one that moves too {moving:.0%}"
+    moving *= float(path.solved[frames].mean())
+    enough = max(config.min_turning_fraction, 0.99 - config.turning_misfits * (1 - moving))
+    turning = _share_of_turning(tracks, frames, focal_px, tolerance_px, enough)
+    return Turn(turning, moving) if turning >= enough else None
 
 
-def _sampled(tracks: Tracks) -> BoolArray:
-    """Frames spread evenly over the way that the picture goes: where it goes far, over the key frames."""
-    frames = tracks.key_frames if len(tracks.key_frames) > _MOST_FRAMES else np.arange(len(tracks))
-    sampled = np.zeros(len(tracks), bool)
-    sampled[frames[np.linspace(0, len(frames) - 1, min(len(frames), _MOST_FRAMES)).astype(int)]] = True
-    return sampled
+def _sampled_frames(tracks: Tracks) -> Int64Array:
+    """Frames (n,), increasing; as many between two key frames as between any others, the picture moves as far."""
+    keys = tracks.key_frames
+    places = np.linspace(0, len(keys) - 1, min(len(tracks), _MOST_FRAMES))
+    return np.unique(np.rint(np.interp(places, np.arange(len(keys)), keys)).astype(np.int64))
 
 
-def _share_of_turning(tracks: Tracks, focal_px: float | None, tolerance_px: float, enough: float) -> float:
-    """The most at any focal length: first at some that lie far apart, then ever closer around the best, until it is
-    enough. Where it is far from that, no focal length between makes up for it.
+def _share_of_turning(
+    tracks: Tracks, frames: Int64Array, focal_px: float | None, tolerance_px: float, enough: float
+) -> float:
+    """What is explained at the known focal length, or at the best that is found: first of some that lie far apart,
+    then ever closer around the best, until it is enough. Where it is far from that, none between makes up for it.
     """
 
-    sampled = _sampled(tracks)
-
     def share(focal: float) -> float:
-        path = _turning_path(tracks, focal, tolerance_px)
-        return explained(tracks, path, tolerance_px).share(tolerance_px) * float(path.solved[sampled].mean())
+        path = _turning_path(tracks, frames, focal)
+        return explained(tracks, path, tolerance_px).share(tolerance_px) * float(path.solved[frames].mean())
 
     if focal_px is not None:
         return share(focal_px)
@@ -77,19 +84,21 @@ def _share_of_turning(tracks: Tracks, focal_px: float | None, tolerance_px: floa
     return best
 
 
-def _turning_path(tracks: Tracks, focal_px: float, tolerance_px: float) -> CameraPath:
-    """Rotations of the sampled frames, each from the one before; what cannot be followed ends the path."""
+def _turning_path(tracks: Tracks, frames: Int64Array, focal_px: float) -> CameraPath:
+    """Rotations of ``frames``, each from the one before; where one cannot be followed the path ends."""
     centre = (np.array(tracks.wh) - 1) / 2
-    frames = np.flatnonzero(_sampled(tracks))
     poses, solved = np.tile(np.eye(4), (len(tracks), 1, 1)), np.zeros(len(tracks), bool)
     solved[frames[0]] = True
     for before, after in itertools.pairwise(frames.tolist()):
-        rows = tracks.common(before, after)
-        if len(rows[0]) < _MIN_COMMON:
+        rows = np.stack(tracks.common(before, after))
+        if rows.shape[1] < _MIN_COMMON:
             break
-        seen = [(tracks.frame(t)[1][r] - centre) / focal_px for t, r in zip((before, after), rows, strict=True)]
-        rotation = _rotation(seen[0], seen[1], tolerance_px / focal_px)
-        poses[after, :3, :3], solved[after] = poses[before, :3, :3] @ rotation.T, True
+        rows = rows[:, np.linspace(0, rows.shape[1] - 1, min(rows.shape[1], _MOST_POINTS)).astype(int)]
+        source, target = (
+            (tracks.frame(t)[1][r] - centre) / focal_px for t, r in zip((before, after), rows, strict=True)
+        )
+        poses[after, :3, :3] = poses[before, :3, :3] @ _rotation(source, target, 1 / focal_px).T
+        solved[after] = True
     intrinsics = Intrinsics(focal_px, focal_px, float(centre[0]), float(centre[1]), *tracks.wh)
     return CameraPath(MotionKind.ROTATION, intrinsics, poses, solved, solved.astype(np.float32))
 
