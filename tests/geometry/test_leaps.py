@@ -246,10 +246,24 @@ def two_rooms(bridge: int, views: int = 6, points: int = 120) -> Tracks:
 
 def test_points_that_carry_the_scale_are_counted() -> None:
     tracks = two_rooms(bridge=40)
-    carriers = scale_carriers(map_of(tracks), len(tracks), CONFIG.carrier_degrees)
+    carriers = scale_carriers(map_of(tracks), len(tracks), CONFIG.carrier_degrees, CONFIG.min_carriers)
     assert carriers.shape == (11,)
     assert 30 <= carriers[5] <= 40
     assert np.delete(carriers, 5).min() > 80
+
+
+def test_one_key_frame_at_the_end_has_no_scale_of_its_own() -> None:
+    tracks = two_rooms(bridge=40)
+    points = slice(0, int(tracks.offsets[6]))  # of the first room
+    first = Tracks(
+        tracks.offsets[:7], tracks.ids[points], tracks.xy_px[points], np.arange(6), np.ones(6, np.float32), WH
+    )
+    kept = first.offsets[:-1, None] + np.arange(160)
+    few = np.array([0, 4, 5])  # the last two see the points under hardly any angle
+    rows = kept[few].ravel()
+    tracks = Tracks(160 * np.arange(4), first.ids[rows], first.xy_px[rows], np.arange(3), np.ones(3, np.float32), WH)
+    map_ = map_of(tracks)
+    assert scale_carriers(map_, 3, 5.0, 10).tolist() == [map_.num_points3D()] * 2
 
 
 def map_of(tracks: Tracks) -> Any:

@@ -18,14 +18,15 @@ __all__ = ["longest_piece", "scale_carriers"]
 Int64Array = NDArray[np.int64]
 
 
-def scale_carriers(map_: Any, count: int, least_degrees: float) -> Int64Array:
+def scale_carriers(map_: Any, count: int, least_degrees: float, least: int) -> Int64Array:
     """How many points carry the scale from each of ``count`` key frames to the next, (count - 1,) int64.
 
     A point carries it from key frame k to k + 1 where frames up to k see it under at least an angle between them, so
-    that they know its depth, and a later one sees it too; or the other way round. Beyond the first and the last key
-    frame of the map nothing is carried that could break: there it is the most that a map can have.
+    that they know its depth, and a later one sees it too; or the other way round. Where fewer than ``least`` points are
+    known to one of the sides alone, that side has no scale of its own that could differ: then it is the most that a map
+    can have.
     """
-    before, after = np.zeros((2, count - 1), np.int64)
+    before, after, own_before, own_after = np.zeros((4, count - 1), np.int64)
     centres = {image_id: np.asarray(map_.images[image_id].projection_center()) for image_id in map_.reg_image_ids()}
     for point in map_.points3D.values():
         seen = sorted({element.image_id for element in point.track.elements})
@@ -34,11 +35,11 @@ def scale_carriers(map_: Any, count: int, least_degrees: float) -> Int64Array:
         keys = np.array(seen) - 1  # key frame k is image k + 1
         for known in keys[_is_wide(rays, least_degrees)][:1]:
             before[known : keys[-1]] += 1
+            own_before[known:] += 1
         for known in keys[::-1][_is_wide(rays[::-1], least_degrees)][:1]:
             after[keys[0] : known] += 1
-    found = np.maximum(before, after)
-    found[: min(centres) - 1] = found[max(centres) - 1 :] = map_.num_points3D()
-    return found
+            own_after[:known] += 1
+    return np.where(np.minimum(own_before, own_after) < least, map_.num_points3D(), np.maximum(before, after))
 
 
 def longest_piece(key_frames: Int64Array, carriers: Int64Array, least: int, solved: BoolArray) -> BoolArray:

@@ -172,7 +172,7 @@ def _with_map(tracks: Tracks, map_: Any | None, config: GeometryConfig) -> Track
 def _located(tracks: Tracks, map_: Any, config: GeometryConfig, reason: str) -> TracksSolve:
     """Poses of the longest run of frames that has one scale."""
     keys = tracks.key_frames
-    carriers = scale_carriers(map_, len(keys), config.carrier_degrees)
+    carriers = scale_carriers(map_, len(keys), config.carrier_degrees, config.min_carriers)
     found = locate_frames(tracks, map_, config)
     piece = longest_piece(keys, carriers, config.min_carriers, found.solved)
     solve = _assemble(tracks, replace(found, solved=found.solved & piece), config)
