@@ -326,13 +326,13 @@ def test_one_point_behind_a_camera_does_not_decide() -> None:
     ],
 )
 def test_of_solves_that_explain_nearly_as_much_the_firmest_is_taken(
-    monkeypatch: pytest.MonkeyPatch, shares: tuple[float, float], weakest: tuple[int, int], expected: int
+    shares: tuple[float, float], weakest: tuple[int, int], expected: int
 ) -> None:
     tracks = two_rooms(bridge=40)
     solve = solve_tracks(tracks, CONFIG.with_values({"focal_px": FOCAL_PX})).solve
     assert solve.path.is_reliable
-    found = [TracksSolve(solve, None, links) for links in weakest]
-    monkeypatch.setattr(solve_module, "_share", lambda one, *_: shares[found.index(one)])
-    assert solve_module._best(found, tracks, CONFIG) is found[expected]
+    found = [TracksSolve(solve, None, share, links) for share, links in zip(shares, weakest, strict=True)]
+    firm = CONFIG.firm_share * 160  # points in each frame
+    assert solve_module._best(found, firm, CONFIG) is found[expected]
     alone = CONFIG.with_values({"link_evidence": 0.0})
-    assert solve_module._best(found, tracks, alone) is found[int(shares[1] > shares[0])]
+    assert solve_module._best(found, firm, alone) is found[int(shares[1] > shares[0])]

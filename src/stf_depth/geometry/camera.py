@@ -43,12 +43,7 @@ def solve_camera(rgb: Frames, *, roles: Frames | None = None, config: GeometryCo
         beside_masks = KeptTracks(parts, Path(folder))
         masked = _solve_parts(beside_masks, features, config)
         free = _solve_parts(*_tracked(rgb, None, config), config)
-        return likelier(
-            masked,
-            free,
-            lambda path: share_explained(beside_masks, path, tolerance_px) * float(path.solved.mean()),
-            config,
-        )
+        return likelier(masked, free, lambda path: share_explained(beside_masks, path, tolerance_px), config)
 
 
 def _tracked(rgb: Frames, roles: Frames | None, config: GeometryConfig) -> tuple[Iterator[Tracks], FrameFeatures]:

@@ -78,12 +78,14 @@ def explained(tracks: Tracks, path: CameraPath, tolerance_px: float) -> Explaine
 
 
 def share_explained(parts: Iterable[Tracks], path: CameraPath, tolerance_px: float) -> float:
-    """Share of the judged rows of all parts that a path of the whole shot explains, 0 where there is none."""
+    """Share of the judged rows of all parts that a path of the whole shot explains, 0 where there is none, times the
+    share of its frames that have a pose: the others explain nothing.
+    """
     fitting, judged = 0, 0
     for tracks in parts:
         counts = explained(tracks, _of_part(path, tracks), tolerance_px).counts(tolerance_px)
         fitting, judged = fitting + counts[0], judged + counts[1]
-    return fitting / max(judged, 1)
+    return fitting / max(judged, 1) * float(path.solved.mean())
 
 
 def _of_part(path: CameraPath, tracks: Tracks) -> CameraPath:

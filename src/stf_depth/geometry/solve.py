@@ -38,22 +38,23 @@ _FITTING = 0.7  # of where a point is seen
 class TracksSolve:
     """A solve and the map of key frames behind it, None where there is none.
 
-    weakest: of points that carry the scale from one key frame of the solve to the next, the fewest.
+    share: of what was tracked, how much it explains; frames without a pose count too. weakest: of points that carry the
+    scale from one key frame of the solve to the next, the fewest. Solves are compared by these two.
     """
 
     solve: CameraSolve
     map_: Any | None = None
+    share: float = 0.0
     weakest: int = 0
 
 
 def solve_tracks(tracks: Tracks, config: GeometryConfig, features: FrameFeatures | None = None) -> TracksSolve:
     """Camera path of the frames of ``tracks``, in a unit where the median point has depth 1.
 
-    features: of the shot's frames, which join key frames that share few tracked points; None for none.
-
     Points that do not fit, on things that move by themselves, are left out and the rest is solved again, as long as
     that explains more of all points. Whatever the tracks show, a solve comes back: its ``path.kind`` and
-    ``path.reason`` say what is wrong with it.
+    ``path.reason`` say what is wrong with it. features: of the shot's frames, which join key frames that share few
+    tracked points; None for none.
     """
     if len(tracks) < config.min_frames:
         return TracksSolve(_without_structure(tracks, config, MotionKind.UNSOLVED, f"only {len(tracks)} frames"))
@@ -90,28 +91,30 @@ def _mapped(
     ways = [True, False] if known is None else [False]
     alone = KeyFrameMatches(tracks, config, left_out=left_out)
     found = [mapped(alone, is_free) for is_free in ways]
-    best = _best(found, tracks, config)
-    if features is None or _is_firm(best, tracks, config):
+    firm = _firm_carriers(tracks, config)
+    best = _best(found, firm, config)
+    if features is None or _is_firm(best, firm):
         return best
     joined = KeyFrameMatches(tracks, config, left_out=left_out, features=features)
     if joined.has_features:
         again = [ways[found.index(best)]] if best.solve.path.is_reliable else ways
         found += [mapped(joined, is_free) for is_free in again]
-    return _best(found, tracks, config)
+    return _best(found, firm, config)
 
 
-def _is_firm(found: TracksSolve, tracks: Tracks, config: GeometryConfig) -> bool:
+def _is_firm(found: TracksSolve, firm: float) -> bool:
     """Whether all frames have a pose and many points hold them together."""
     path = found.solve.path
-    return path.is_reliable and bool(path.solved.all()) and found.weakest >= _firm_carriers(tracks, config)
+    return path.is_reliable and bool(path.solved.all()) and found.weakest >= firm
 
 
 def _firm_carriers(tracks: Tracks, config: GeometryConfig) -> float:
+    """How many points hold neighbouring key frames firmly together."""
     counts = np.diff(tracks.offsets)[tracks.key_frames]
     return config.firm_share * float(np.median(counts))
 
 
-def _best(found: list[TracksSolve], tracks: Tracks, config: GeometryConfig) -> TracksSolve:
+def _best(found: list[TracksSolve], firm: float, config: GeometryConfig) -> TracksSolve:
     """The reliable solve that explains most; the first one where none is reliable.
 
     A map whose scale breaks somewhere explains as much, but there it has lost the points that contradict it: of solves
@@ -120,17 +123,9 @@ def _best(found: list[TracksSolve], tracks: Tracks, config: GeometryConfig) -> T
     solves = [one for one in found if one.solve.path.is_reliable]
     if not solves:
         return found[0]
-    shares = [_share(one, tracks, config) for one in solves]
-    as_good = [pair for pair in zip(shares, solves, strict=True) if pair[0] >= max(shares) - config.link_evidence]
-    firm = _firm_carriers(tracks, config)
-    return max(as_good, key=lambda pair: (min(pair[1].weakest, firm), pair[0]))[1]
-
-
-def _share(found: TracksSolve, tracks: Tracks, config: GeometryConfig) -> float:
-    """Of what was tracked, how much a solve explains: what solves are compared by. Frames without a pose count too."""
-    tolerance_px = config.explained_px * max(tracks.wh) / 640
-    path = found.solve.path
-    return explained(tracks, path, tolerance_px).share(tolerance_px) * float(path.solved.mean())
+    most = max(one.share for one in solves)
+    as_good = [one for one in solves if one.share >= most - config.link_evidence]
+    return max(as_good, key=lambda one: (min(one.weakest, firm), one.share))
 
 
 def _without_misfits(
@@ -147,8 +142,7 @@ def _without_misfits(
     again = _mapped(tracks, config, features, misfits)
     if not again.solve.path.is_reliable:
         return None
-    gained = _share(again, tracks, config) - _share(found, tracks, config)
-    return again if gained > config.misfit_evidence else None
+    return again if again.share - found.share > config.misfit_evidence else None
 
 
 def solve_at_focal(tracks: Tracks, map_: Any, focal_px: float, config: GeometryConfig, reason: str) -> CameraSolve:
@@ -177,8 +171,10 @@ def _located(tracks: Tracks, map_: Any, config: GeometryConfig, reason: str) -> 
     piece = longest_piece(keys, carriers, config.min_carriers, found.solved)
     solve = _assemble(tracks, replace(found, solved=found.solved & piece), config)
     solve = gated(replace(solve, path=replace(solve.path, reason=reason)), config)
+    tolerance_px = config.explained_px * max(tracks.wh) / 640
+    share = explained(tracks, solve.path, tolerance_px).share(tolerance_px) * float(solve.path.solved.mean())
     within = piece[keys[:-1]] & piece[keys[1:]]
-    return TracksSolve(solve, map_, int(carriers[within].min(initial=map_.num_points3D())))
+    return TracksSolve(solve, map_, share, int(carriers[within].min(initial=map_.num_points3D())))
 
 
 def known_focal_px(config: GeometryConfig, width_px: int) -> float | None:

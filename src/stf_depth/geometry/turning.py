@@ -48,11 +48,15 @@ def turn_instead(tracks: Tracks, path: CameraPath, focal_px: float | None, confi
     tolerance_px = config.explained_px * max(tracks.wh) / 640
     frames = _sampled_frames(tracks)
     sampled = np.isin(np.arange(len(tracks)), frames)
-    moving = explained(tracks, replace(path, solved=path.solved & sampled), tolerance_px).share(tolerance_px)
-    moving *= float(path.solved[frames].mean())
+    moving = _share(tracks, frames, replace(path, solved=path.solved & sampled), tolerance_px)
     enough = max(config.min_turning_fraction, 0.99 - config.turning_misfits * (1 - moving))
     turning = _share_of_turning(tracks, frames, focal_px, tolerance_px, enough)
     return Turn(turning, moving) if turning >= enough else None
+
+
+def _share(tracks: Tracks, frames: Int64Array, path: CameraPath, tolerance_px: float) -> float:
+    """Of what was tracked in ``frames``, how much a path that has poses in no others explains."""
+    return explained(tracks, path, tolerance_px).share(tolerance_px) * float(path.solved[frames].mean())
 
 
 def _sampled_frames(tracks: Tracks) -> Int64Array:
@@ -70,8 +74,7 @@ def _share_of_turning(
     """
 
     def share(focal: float) -> float:
-        path = _turning_path(tracks, frames, focal)
-        return explained(tracks, path, tolerance_px).share(tolerance_px) * float(path.solved[frames].mean())
+        return _share(tracks, frames, _turning_path(tracks, frames, focal), tolerance_px)
 
     if focal_px is not None:
         return share(focal_px)
