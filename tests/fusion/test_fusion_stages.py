@@ -449,7 +449,38 @@ class _Found:
 def test_abstain_rule(links: float, anchors: float | None, acts: bool) -> None:
     evidence = weigh_evidence(_Found(links, anchors), CONFIG)  # type: ignore[arg-type]
     assert (evidence.strength > 0) is acts
-    assert (evidence.structure_gain > 0) is (anchors is not None and anchors > CONFIG.structure_noise)
+    # A gap that flickers is the network's, however small it is.
+    assert (evidence.structure_gain > 0) is (anchors is not None and (anchors > CONFIG.structure_noise or links > 0.05))
+    assert (evidence.completed_gain > 0) is (evidence.structure_gain > 0)
+
+
+def test_what_flickers_in_a_gap_is_not_the_structures() -> None:
+    def gains(links: float) -> tuple[float, float]:
+        evidence = weigh_evidence(_Found(links, 0.044), CONFIG)  # type: ignore[arg-type]
+        return evidence.structure_gain, evidence.completed_gain
+
+    assert gains(CONFIG.abstain_noise) == (0.0, 0.0)
+    (seen, completed), (seen_more, completed_more) = gains(0.03), gains(0.045)
+    assert 0 < seen < seen_more
+    assert 0 < completed < completed_more
+    assert completed_more < 0.2 * seen_more
+    # s^2 = 0.044^2 - 1.5 (0.045^2 - 0.016^2) / 2
+    assert seen_more == pytest.approx(CONFIG.structure_gain * (1.32675e-3 / 6.0925e-4) ** CONFIG.structure_power)
+
+
+def test_structure_of_recorded_rooms_has_one_gain() -> None:
+    evidence = weigh_evidence(_Found(0.02, 0.15), CONFIG)  # type: ignore[arg-type]
+    assert evidence.structure_gain == evidence.completed_gain > 1
+
+
+def test_structure_that_was_seen_badly_weighs_little_against_a_good_network() -> None:
+    confidence = torch.tensor([0.0, 0.1, 0.3, 0.6, 1.0])
+    good, poor = (weigh_evidence(_Found(*found), CONFIG) for found in ((0.045, 0.044), (0.02, 0.15)))  # type: ignore[arg-type]
+    over_good, over_poor = (evidence.structure_weight(confidence, CONFIG) for evidence in (good, poor))
+    assert over_good[0] == over_poor[0] == 0
+    assert bool((over_good.diff() > 0).all())
+    assert over_good[2] < 0.1 * over_good[4]
+    assert over_poor[2] > 0.1 * over_poor[4]
 
 
 def test_structure_is_doubted_sooner_where_the_network_agrees_with_it_elsewhere() -> None:

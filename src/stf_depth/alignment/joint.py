@@ -20,6 +20,8 @@ Samples = TypeVar("Samples", Links, Anchors)
 _SURE = 0.55  # anchors above this weight are taken at their word
 _MIN_SURE = 200
 _TAIL_PERCENTILE = 95
+_BULK_PERCENTILE = 80
+_LONGEST_TAIL = 3.2  # times the bulk: a longer one is that of another thing, not of the network's errors
 _KEPT_GAPS = 1 << 19
 _PRIORS = ("scale_prior", "shift_prior", "grid_prior")
 MAX_SHIFT_TERM = 4.0  # far pixels, where 1 / disparity grows without bound, must not rule the shift
@@ -32,7 +34,7 @@ class Alignment:
     log_scale, shift: (T,) float32. level: median u of the shot's first stretch, m = exp(level). grid: (T, rows,
     columns) float32. link_noise: robust spread of the links' log-disparity differences before alignment and after it.
     anchor_noise: robust spread of what the surest anchors lack, after alignment. anchor_tail: what 95 % of them lack
-    at most. Both None with too few of them.
+    at most, and no more than a few times what most of them do. Both None with too few of them.
     """
 
     log_scale: Float32Array
@@ -315,4 +317,5 @@ def _anchor_spread(lacking: Float32Array) -> tuple[float | None, float | None]:
     if len(lacking) < _MIN_SURE:
         return None, None
     gaps = np.abs(lacking - np.median(lacking))
-    return _spread(gaps), float(np.percentile(gaps, _TAIL_PERCENTILE))
+    bulk, tail = np.percentile(gaps, (_BULK_PERCENTILE, _TAIL_PERCENTILE))
+    return _spread(gaps), float(min(tail, _LONGEST_TAIL * bulk))

@@ -13,7 +13,7 @@ from stf_depth.fusion.reader import LowFrame
 
 __all__ = ["Evidence", "confidence_of", "confidence_of_input", "weigh_evidence"]
 
-_MAX_GAIN = 25.0
+_MAX_GAIN = 60.0
 _AGREEMENT = 0.05
 _BORDER_PX = 2
 _BORDER_STEP = 0.1  # log disparity
@@ -23,14 +23,16 @@ _BORDER_STEP = 0.1  # log disparity
 class Evidence:
     """What the shot's own residuals say.
 
-    strength: [0, 1], share of the correction that is applied. structure_gain: the structure's weight against the
-    network's, 0 where the network agrees with the structure as well as the structure with itself. network_noise:
-    spread of log disparity between the aligned network and the sure structure. jitter: of the aligned network between
-    frames. contradiction: gap of log disparity between them at which the structure is believed by half.
+    strength: [0, 1], share of the correction that is applied. structure_gain: the weight of structure that was seen
+    well, against the network's, 0 where the network agrees with the structure as well as the structure with itself.
+    completed_gain: the same for all of it. network_noise: spread of log disparity between the aligned network and the
+    sure structure. jitter: of the aligned network between frames. contradiction: gap of log disparity between them at
+    which the structure is believed by half.
     """
 
     strength: float = 1.0
     structure_gain: float = 1.0
+    completed_gain: float = 1.0
     network_noise: float = 0.1
     jitter: float = 0.0
     contradiction: float = 0.75
@@ -41,6 +43,14 @@ class Evidence:
         A fixed one takes a restless network's noise for another surface; a wide one smears what moves.
         """
         return max(least, min(config.tolerance_jitter * self.jitter, config.max_tolerance))
+
+    def structure_weight(self, confidence: Tensor, config: FusionConfig) -> Tensor:
+        """g c^p + h c^q, c the structure's confidence, any shape; g and h the gains, p greater than q.
+
+        Its errors grow about as c^-1.6 where it was seen; where it was completed they depend on the scene, not on c.
+        """
+        seen = self.structure_gain * confidence**config.structure_sure_sharpness
+        return seen + self.completed_gain * confidence**config.structure_sharpness
 
     def bend_share(self, config: FusionConfig) -> float:
         """g^2 / (g^2 + b^2), g the structure's gain: how far the network is bent to the structure's smooth field.
@@ -55,20 +65,37 @@ class Evidence:
 def weigh_evidence(alignment: Alignment, config: FusionConfig) -> Evidence:
     """Compare the residuals of links and anchors with what a steady and correct input would leave.
 
-    structure_gain = k max(0, (a / s)^2 - 1)^p, and no more than 25, a the spread of the anchors after alignment, s the
-    structure's own noise. p = 1 gives inverse-variance weights. A larger p leaves a network that is nearly as good as
-    the structure more of its own say, and one that is much worse less: its errors have longer tails than the spread
-    tells. strength goes from 0 to 1 while the links' spread goes from the noise of flow to 1.4 times that, or while the
-    gain goes from 0 to 1/4.
+    structure_gain = k max(0, (a^2 - s^2) / s^2)^p, a the spread of the anchors after alignment, s the structure's own
+    noise; completed_gain the same over the noise s0 of structure in general. Neither is more than 60. p = 1 gives
+    inverse-variance weights. A larger p leaves a network that is nearly as good as the structure more of its own say,
+    and one that is much worse less: its errors have longer tails than the spread tells. strength goes from 0 to 1 while
+    the links' spread goes from the noise of flow to 1.4 times that, or while the gain goes from 0 to 1/4.
     """
     noise, (before, after) = alignment.anchor_noise, alignment.link_noise
-    excess = 0.0 if noise is None else max(0.0, (noise / config.structure_noise) ** 2 - 1)
-    gain = min(_MAX_GAIN, config.structure_gain * excess**config.structure_power)
-    found = Evidence(1.0, gain, noise or 0.0, after, _contradiction(alignment.anchor_tail, config))
+    gain = completed = 0.0
+    if noise is not None:
+        own, usual = _structure_variance(noise, after, config), config.structure_noise**2
+        excess = max(0.0, noise**2 - own)
+        gain, completed = (
+            min(_MAX_GAIN, config.structure_gain * (excess / variance) ** config.structure_power)
+            for variance in (own, usual)
+        )
+    found = Evidence(1.0, gain, completed, noise or 0.0, after, _contradiction(alignment.anchor_tail, config))
     if not config.abstain:
         return found
     flicker = (before / config.abstain_noise) ** 2 - 1
     return replace(found, strength=min(1.0, max(0.0, flicker, 4 * gain)))
+
+
+def _structure_variance(noise: float, after: float, config: FusionConfig) -> float:
+    """s^2 = a^2 - k j^2, not above s0^2, j the network's jitter: what flickers in a gap is not the structure's.
+
+    k is above 1, because a network is wrong in what stays, too. after: the links' spread, that of two frames and of
+    flow, over j.
+    """
+    jitter = max(0.0, after**2 - config.abstain_noise**2) / 2
+    left = max(noise**2 - config.structure_jitter * jitter, config.structure_noise_least**2)
+    return float(min(left, config.structure_noise**2))
 
 
 def _contradiction(tail: float | None, config: FusionConfig) -> float:

@@ -224,15 +224,15 @@ class Fields:
             return aligned
         low = self.reader.frame(frame)
         value, valid = aligned[:, :1], aligned[:, 1:]
-        trust = low.structure_confidence**self.fuse.structure_sharpness * self._belief(frame)
+        believed = self._belief(frame)
+        weight = self.evidence.structure_weight(low.structure_confidence, self.fuse)
         spread = max(self.fuse.structure_spread, 2.5 * self.evidence.network_noise)
-        gain = self.evidence.structure_gain
-        # A mean needs no more weight than 1; a gain of 25 would lift what is hardly believed above the damping.
+        # A mean needs no more weight than 1: a large gain would lift what is hardly believed above the damping.
         cells, damping = self.fuse.structure_cells, self.fuse.structure_damping
-        sure = min(gain, 1.0) * trust
-        bent = bend_to_structure(value, valid, low.structure, sure, spread=spread, cells=cells, damping=damping)
+        share = believed * weight / (weight + self.fuse.network_trust)
+        bent = bend_to_structure(value, valid, low.structure, share, spread=spread, cells=cells, damping=damping)
         value = value + self.evidence.bend_share(self.fuse) * (bent - value)
-        return torch.cat(blend_structure(value, valid, low.structure, gain * trust, self.fuse.network_trust), 1)
+        return torch.cat(blend_structure(value, valid, low.structure, believed * weight, self.fuse.network_trust), 1)
 
     def _correction(self, frame: int, log_disparity: Tensor) -> Tensor:
         found = self.alignment
