@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stf_depth.alignment.joint import Alignment, ShotAligner, _Sample, align_shot
+from stf_depth.alignment.joint import Alignment, ShotAligner, _anchor_spread, _Sample, align_shot
 from stf_depth.alignment.links import Anchors, Links, LinkSampler, bilinear
 from stf_depth.config import AlignmentConfig
 
@@ -211,3 +211,16 @@ def test_forgetting_drops_what_starts_before() -> None:
     sampler.forget(3)
     assert sampler.links().frame.min() == 3
     assert sampler.anchors().frame.min() == 3
+
+
+def test_what_a_few_things_lack_is_no_tail_of_the_network() -> None:
+    draw = np.random.default_rng(0).normal(0, 0.04, 20000).astype(np.float32)
+    noise, tail = _anchor_spread(draw)
+    assert noise == pytest.approx(0.04, rel=0.05)
+    assert tail == pytest.approx(1.96 * 0.04, rel=0.05)
+    draw[:1600] = 0.9  # a mover
+    noise, tail = _anchor_spread(draw)
+    assert noise == pytest.approx(0.045, rel=0.1)
+    assert tail is not None
+    assert 0.12 < tail < 0.25
+    assert _anchor_spread(draw[:100]) == (None, None)

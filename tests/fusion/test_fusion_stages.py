@@ -497,7 +497,7 @@ def test_structure_is_doubted_sooner_where_the_network_agrees_with_it_elsewhere(
 
 def test_a_network_nearly_as_good_as_the_structure_is_bent_less() -> None:
     noises = (0.046, 0.06, 0.08, 0.15)
-    found = [weigh_evidence(_Found(0.1, noise), CONFIG) for noise in noises]  # type: ignore[arg-type]
+    found = [weigh_evidence(_Found(0.02, noise), CONFIG) for noise in noises]  # type: ignore[arg-type]
     shares = [evidence.bend_share(CONFIG) for evidence in found]
     assert shares == sorted(shares)
     assert shares[0] < 0.05
