@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,15 @@ def street() -> SyntheticClip:
 @pytest.fixture(scope="module")
 def maps(street: SyntheticClip) -> DepthMaps:
     return degrade(street.depth, 1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums have another order in more threads; fusion takes one a frame on a CPU only."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

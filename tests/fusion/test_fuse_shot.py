@@ -125,6 +125,13 @@ def test_a_good_network_keeps_its_low_band_against_a_biased_structure(room: Synt
     assert abs_rel(kept, room) < abs_rel(bent, room)
 
 
+def test_structure_that_was_seen_well_corrects_a_good_network_that_flickers(room: SyntheticClip) -> None:
+    maps = degrade(room.depth, 1, DegradeConfig(scale=0.03, shift=0.01, field_white=0.045, field_slow=0.03))
+    inputs = inputs_of(room, maps, camera=camera_of(room), structure=structure_of(room))
+    corrected, left = (joined(run(inputs, {"fusion.structure_jitter": k})) for k in (CONFIG.fusion.structure_jitter, 0))
+    assert abs_rel(corrected, room) < 0.8 * abs_rel(left, room)
+
+
 @pytest.mark.parametrize("ambiguity", [Ambiguity.SCALE, Ambiguity.AFFINE])
 def test_structure_that_swaps_near_and_far_is_not_used(room: SyntheticClip, ambiguity: Ambiguity) -> None:
     maps = replace(degrade(room.depth, 1), ambiguity=ambiguity)

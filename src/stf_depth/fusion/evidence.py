@@ -66,7 +66,7 @@ def weigh_evidence(alignment: Alignment, config: FusionConfig) -> Evidence:
     """Compare the residuals of links and anchors with what a steady and correct input would leave.
 
     structure_gain = k max(0, (a^2 - s^2) / s^2)^p, a the spread of the anchors after alignment, s the structure's own
-    noise; completed_gain the same over the noise s0 of structure in general. Neither is more than 60. p = 1 gives
+    noise; completed_gain the same over the noise s0 of structure in general. Both are limited. p = 1 gives
     inverse-variance weights. A larger p leaves a network that is nearly as good as the structure more of its own say,
     and one that is much worse less: its errors have longer tails than the spread tells. strength goes from 0 to 1 while
     the links' spread goes from the noise of flow to 1.4 times that, or while the gain goes from 0 to 1/4.
@@ -90,8 +90,8 @@ def weigh_evidence(alignment: Alignment, config: FusionConfig) -> Evidence:
 def _structure_variance(noise: float, after: float, config: FusionConfig) -> float:
     """s^2 = a^2 - k j^2, not above s0^2, j the network's jitter: what flickers in a gap is not the structure's.
 
-    k is above 1, because a network is wrong in what stays, too. after: the links' spread, that of two frames and of
-    flow, over j.
+    k is above 1, because a network is wrong in what stays, too. after: the links' spread, in which two frames' jitter
+    and the noise of flow add up.
     """
     jitter = max(0.0, after**2 - config.abstain_noise**2) / 2
     left = max(noise**2 - config.structure_jitter * jitter, config.structure_noise_least**2)
