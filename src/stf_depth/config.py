@@ -233,6 +233,7 @@ class AlignmentConfig(FrozenConfig):
     grid_prior: float = Field(0.3, gt=0)
     grid_smoothness: float = Field(0.3, ge=0)
     anchor_weight: float = Field(2.0, ge=0)
+    anchored_noise: float = Field(0.024, gt=0)
     robust_scale_floor: float = Field(0.02, gt=0)
     iterations: int = Field(4, ge=1, le=20)
     still_motion: float = Field(0.002, ge=0)
@@ -283,6 +284,7 @@ class FusionConfig(FrozenConfig):
     mover_max_gap: float = Field(0.25, gt=0)
     abstain: bool = True
     abstain_noise: float = Field(0.016, gt=0)
+    abstain_jitter: float = Field(0.007, gt=0)
     pose_filter: bool = True
     pose_offsets: tuple[SomeCounts, ...] = ((1, 2), (3, 6, 12))
     pose_tolerance: float = Field(0.08, gt=0)

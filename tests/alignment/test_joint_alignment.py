@@ -33,7 +33,8 @@ def sampled(
 
 def aligned(alignment: Alignment, frame: int, value: np.ndarray) -> np.ndarray:
     term = np.minimum(np.exp(alignment.level - value), 4)
-    return value + alignment.log_scale[frame] + alignment.shift[frame] * term + alignment.grid[frame].mean()
+    found = alignment.anchored
+    return value + found.log_scale[frame] + found.shift[frame] * term + found.grid[frame].mean()
 
 
 def test_bilinear_is_exact_on_a_plane_and_clamps_outside() -> None:
@@ -103,7 +104,7 @@ def test_expected_change_is_not_taken_for_flicker() -> None:
         flow = nothing if index else None
         sampler.push(value, np.ones_like(value), flow, flow)
     result = align_shot(sampler.links(), Anchors.none(), 20, 1.5, NO_PRIOR)
-    assert np.abs(result.log_scale).max() < 1e-3
+    assert np.abs(result.anchored.log_scale).max() < 1e-3
     assert result.link_noise[0] < 1e-3
 
 
@@ -116,22 +117,24 @@ def test_blocks_do_not_change_the_grid_beyond_their_overlap(rng: np.random.Gener
     links = sampled(values)
     whole = align_shot(links, Anchors.none(), 80, 1.5, CONFIG.with_values({"block_frames": 80}))
     parts = align_shot(links, Anchors.none(), 80, 1.5, CONFIG.with_values({"block_frames": 16}))
-    assert np.abs(whole.grid).max() > 0.05
-    assert np.abs(whole.grid - parts.grid).max() < 0.1 * np.abs(whole.grid).max()
+    assert np.abs(whole.anchored.grid).max() > 0.05
+    assert np.abs(whole.anchored.grid - parts.anchored.grid).max() < 0.1 * np.abs(whole.anchored.grid).max()
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_short_shots_have_a_solution(count: int) -> None:
     result = align_shot(sampled([sheet()] * count), Anchors.none(), count, 1.5, CONFIG)
-    assert result.grid.shape[0] == count
-    assert np.abs(result.log_scale).max() < 1e-6
+    assert result.anchored.grid.shape[0] == count
+    assert np.abs(result.anchored.log_scale).max() < 1e-6
 
 
 def test_switches_leave_their_part_at_zero(rng: np.random.Generator) -> None:
     values = [sheet() + np.float32(s) for s in rng.normal(0, 0.1, 10)]
     links = sampled(values)
-    assert not align_shot(links, Anchors.none(), 10, 1.5, CONFIG.with_values({"grid": False})).grid.any()
-    assert not align_shot(links, Anchors.none(), 10, 1.5, CONFIG.with_values({"affine": False})).log_scale.any()
+    without_grid = align_shot(links, Anchors.none(), 10, 1.5, CONFIG.with_values({"grid": False}))
+    without_affine = align_shot(links, Anchors.none(), 10, 1.5, CONFIG.with_values({"affine": False}))
+    assert not without_grid.anchored.grid.any()
+    assert not without_affine.anchored.log_scale.any()
 
 
 def test_stretches_give_what_the_whole_gives_and_hold_few_links(rng: np.random.Generator) -> None:
@@ -146,8 +149,8 @@ def test_stretches_give_what_the_whole_gives_and_hold_few_links(rng: np.random.G
         aligner.take(sampler, index + 1)
         held.append(len(sampler.links()))
     parts = aligner.alignment()
-    assert np.abs(whole.log_scale).max() > 0.1
-    np.testing.assert_allclose(parts.log_scale, whole.log_scale, atol=0.02)
+    assert np.abs(whole.anchored.log_scale).max() > 0.1
+    np.testing.assert_allclose(parts.anchored.log_scale, whole.anchored.log_scale, atol=0.02)
     np.testing.assert_allclose(parts.link_noise, whole.link_noise, rtol=0.1, atol=1e-3)
     assert max(held) < 0.75 * len(sampled(values))
 
@@ -165,7 +168,7 @@ def test_stretches_join_without_a_step(still_until: int) -> None:
         flow[..., 0] = 0 if index < still_until else 2
         sampler.push(trust * value, trust, flow if index else None, -flow if index else None)
         aligner.take(sampler, index + 1)
-    steps = np.diff(aligner.alignment().log_scale, n=2)
+    steps = np.diff(aligner.alignment().anchored.log_scale, n=2)
     assert np.abs(steps).max() < 2e-3
 
 

@@ -8,12 +8,13 @@ from typing import TypeVar
 import numpy as np
 from scipy import sparse
 
+from stf_depth.alignment.corrections import Corrections, shift_term
 from stf_depth.alignment.links import Anchors, Links, LinkSampler
 from stf_depth.alignment.solve import GridBasis, Rows, solve_rows
 from stf_depth.config import AlignmentConfig
 from stf_depth.types import Float32Array, Float64Array, Int32Array
 
-__all__ = ["MAX_SHIFT_TERM", "Alignment", "ShotAligner", "align_shot"]
+__all__ = ["Alignment", "ShotAligner", "align_shot"]
 
 Samples = TypeVar("Samples", Links, Anchors)
 
@@ -24,32 +25,26 @@ _BULK_PERCENTILE = 80
 _LONGEST_TAIL = 3.2  # times the bulk: a longer one is that of another thing, not of the network's errors
 _KEPT_GAPS = 1 << 19
 _PRIORS = ("scale_prior", "shift_prior", "grid_prior")
-MAX_SHIFT_TERM = 4.0  # far pixels, where 1 / disparity grows without bound, must not rule the shift
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """Corrections of a shot: log d' = u + scale_t + shift_t m / exp(u) + B(x) grid_t, with u = log d.
+    """Corrections of a shot, and what they leave.
 
-    log_scale, shift: (T,) float32. level: median u of the shot's first stretch, m = exp(level). grid: (T, rows,
-    columns) float32. link_noise: robust spread of the links' log-disparity differences before alignment and after it.
-    anchor_noise: robust spread of what the surest anchors lack, after alignment. anchor_tail: what 95 % of them lack
-    at most, and no more than a few times what most of them do. Both None with too few of them.
+    anchored: from links and anchors. linked: from links alone, the same where there are no anchors. level: median
+    log disparity of the shot's first stretch. link_noise: robust spread of the links' log-disparity differences before
+    alignment and after it. linked_noise: after that by the links alone. anchor_noise: robust spread of what the surest
+    anchors lack, after alignment. anchor_tail: what 95 % of them lack at most, and no more than a few times what most
+    of them do. Both None with too few of them.
     """
 
-    log_scale: Float32Array
-    shift: Float32Array
+    anchored: Corrections
+    linked: Corrections
     level: float
-    grid: Float32Array
     link_noise: tuple[float, float]
+    linked_noise: float
     anchor_noise: float | None
     anchor_tail: float | None
-
-
-def shift_term(log_disparity: Float32Array, level: float) -> Float32Array:
-    """exp(level - u), limited: how log disparity answers to a small shift."""
-    term: Float32Array = np.minimum(np.exp(level - log_disparity), MAX_SHIFT_TERM)
-    return term
 
 
 def align_shot(links: Links, anchors: Anchors, frame_count: int, aspect: float, config: AlignmentConfig) -> Alignment:
@@ -76,11 +71,11 @@ class ShotAligner:
     def __init__(self, frame_count: int, aspect: float, config: AlignmentConfig) -> None:
         self._config, self._count = config, frame_count
         self._basis = _basis(aspect, config)
-        self._log_scale, self._shift = np.zeros(frame_count, np.float32), np.zeros(frame_count, np.float32)
-        self._grid = np.zeros((frame_count, self._basis.size), np.float32)
+        shape = frame_count, self._basis.rows, self._basis.columns
+        self._anchored, self._linked = Corrections.none(*shape), Corrections.none(*shape)
         self._level: float | None = None
         self._next = 0
-        self._gaps, self._lacking = _Sample(2), _Sample(1)
+        self._gaps, self._lacking = _Sample(3), _Sample(1)
 
     def take(self, sampler: LinkSampler, seen: int) -> None:
         """Solve what the first ``seen`` frames suffice for, and let the sampler forget what no later stretch needs."""
@@ -108,40 +103,46 @@ class ShotAligner:
         margin = config.stretch_margin_frames
         low, high = max(0, frames.start - margin), min(self._count, frames.stop + margin)
         links, anchors = links.within(low, high), anchors.within(low, high)
-        self._solve_stretch(_from_frame(links, low), _from_frame(anchors, low), low, high, frames, config)
+        stretch = _Stretch(_from_frame(links, low), _from_frame(anchors, low), high - low, self._level)
+        self._solve_stretch(stretch, low, frames, config)
 
-    def _solve_stretch(
-        self, links: Links, anchors: Anchors, low: int, high: int, frames: range, config: AlignmentConfig
-    ) -> None:
-        level = self._level or 0.0
+    def _solve_stretch(self, stretch: _Stretch, low: int, frames: range, config: AlignmentConfig) -> None:
         fade = min(frames.start, config.stretch_margin_frames // 2)
         start, stop = frames.start - low, frames.stop - low
-        log_scale, shift = _solve_affine(links, anchors, high - low, level, config)
-        links_left, anchors_left = _corrected(links, anchors, log_scale, shift, level)
-        grid = np.zeros((high - low, self._basis.size))
-        if config.grid:
-            grid = _solve_grid(links_left, anchors_left, range(start - fade, stop), high - low, self._basis, config)
-        for kept, solved in ((self._log_scale, log_scale), (self._shift, shift), (self._grid, grid)):
-            _fade_in(kept[frames.start - fade : frames.stop], solved[start - fade : stop], fade)
-        inner = links_left.within(start, stop), anchors_left.within(start, stop)
-        after, anchors_after = _gridded(*inner, grid, self._basis)
-        self._gaps.add(np.stack([_link_gaps(links.within(start, stop)), _link_gaps(after)]))
-        sure = anchors_after.weight > _SURE
-        self._lacking.add((anchors_after.target - anchors_after.log_disparity)[None, sure])
+        wanted = range(start - fade, stop)
+        anchored = _solve_corrections(stretch, wanted, self._basis, config)
+        before, after = (part.within(start, stop) for part in (stretch, _corrected(stretch, anchored, self._basis)))
+        gaps = [_link_gaps(before.links), _link_gaps(after.links)]
+        linked, last = anchored, gaps[1]
+        if len(stretch.anchors.frame) and _spread(gaps[0]) < config.anchored_noise:
+            free = replace(stretch, anchors=Anchors.none())
+            linked = _solve_corrections(free, wanted, self._basis, config)
+            last = _link_gaps(_corrected(free, linked, self._basis).within(start, stop).links)
+        self._gaps.add(np.stack([*gaps, last]))
+        sure = after.anchors.weight > _SURE
+        self._lacking.add((after.anchors.target - after.anchors.log_disparity)[None, sure])
+        for kept, solved in ((self._anchored, anchored), (self._linked, linked)):
+            kept.fade_in(slice(frames.start - fade, frames.stop), solved.of(slice(wanted.start, wanted.stop)), fade)
 
     def alignment(self) -> Alignment:
         """What was solved, when every frame was."""
-        before, after = self._gaps.values()
+        before, after, linked = map(_spread, self._gaps.values())
         noise, tail = _anchor_spread(self._lacking.values()[0])
-        return Alignment(
-            self._log_scale,
-            self._shift,
-            self._level or 0.0,
-            self._grid.reshape(self._count, self._basis.rows, self._basis.columns),
-            (_spread(before), _spread(after)),
-            noise,
-            tail,
-        )
+        return Alignment(self._anchored, self._linked, self._level or 0.0, (before, after), linked, noise, tail)
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """Links and anchors of frames 0 to ``frame_count``. level: of the shot."""
+
+    links: Links
+    anchors: Anchors
+    frame_count: int
+    level: float
+
+    def within(self, start: int, stop: int) -> _Stretch:
+        """Those that lie in frames ``start`` to ``stop``."""
+        return replace(self, links=self.links.within(start, stop), anchors=self.anchors.within(start, stop))
 
 
 class _Sample:
@@ -172,13 +173,6 @@ class _Sample:
         return self._kept
 
 
-def _fade_in(kept: Float32Array, solved: Float64Array, count: int) -> None:
-    """Write ``solved`` over ``kept``, growing from none of it to all over the first ``count`` frames."""
-    share = np.ones(len(solved))
-    share[:count] = (np.arange(count) + 0.5) / max(count, 1)
-    kept += (share.reshape(-1, *[1] * (solved.ndim - 1)) * (solved - kept)).astype(np.float32)
-
-
 def _from_frame(samples: Samples, first: int) -> Samples:
     """The same with frames counted from ``first``."""
     return replace(samples, frame=samples.frame - np.int32(first))
@@ -200,11 +194,23 @@ def _basis(aspect: float, config: AlignmentConfig) -> GridBasis:
     return GridBasis(columns, rows)
 
 
+def _solve_corrections(stretch: _Stretch, wanted: range, basis: GridBasis, config: AlignmentConfig) -> Corrections:
+    """Scale and shift of all frames, then the grids of those wanted, zero elsewhere."""
+    links, anchors, count, level = stretch.links, stretch.anchors, stretch.frame_count, stretch.level
+    log_scale, shift = _solve_affine(links, anchors, count, level, config)
+    affine = Corrections(log_scale, shift, np.zeros((count, basis.rows, basis.columns), np.float32))
+    if not config.grid:
+        return affine
+    left = _corrected(stretch, affine, basis)
+    grid = _solve_grid(left.links, left.anchors, wanted, count, basis, config)
+    return replace(affine, grid=grid.reshape(affine.grid.shape).astype(np.float32))
+
+
 def _solve_affine(
     links: Links, anchors: Anchors, frame_count: int, level: float, config: AlignmentConfig
-) -> tuple[Float64Array, Float64Array]:
+) -> tuple[Float32Array, Float32Array]:
     if not config.affine:
-        return np.zeros(frame_count), np.zeros(frame_count)
+        return np.zeros(frame_count, np.float32), np.zeros(frame_count, np.float32)
     ends = [
         (links.frame[:, end], np.stack([np.ones(len(links)), shift_term(links.log_disparity[:, end], level)], 1))
         for end in (0, 1)
@@ -212,7 +218,7 @@ def _solve_affine(
     at = (anchors.frame, np.stack([np.ones(len(anchors.frame)), shift_term(anchors.log_disparity, level)], 1))
     rows = _rows(links, anchors, ends, at, 2, frame_count, config)
     prior = sparse.diags(np.tile([config.scale_prior, config.shift_prior], frame_count), format="csr")
-    solution = _solve(rows, prior, 2, config).reshape(frame_count, 2)
+    solution = _solve(rows, prior, 2, config).reshape(frame_count, 2).astype(np.float32)
     return solution[:, 0], solution[:, 1]
 
 
@@ -281,27 +287,23 @@ def _placed(
     return sparse.csr_matrix((part.data, (part.row, column)), (len(frame), unknowns * frame_count))
 
 
-def _corrected(
-    links: Links, anchors: Anchors, log_scale: Float64Array, shift: Float64Array, level: float
-) -> tuple[Links, Anchors]:
-    def moved(u: Float32Array, frame: Int32Array) -> Float32Array:
-        result: Float32Array = (u + log_scale[frame] + shift[frame] * shift_term(u, level)).astype(np.float32)
-        return result
+def _corrected(stretch: _Stretch, found: Corrections, basis: GridBasis) -> _Stretch:
+    links, anchors = stretch.links, stretch.anchors
+    handles = found.grid.reshape(stretch.frame_count, basis.size)
 
-    left = replace(links, log_disparity=moved(links.log_disparity, links.frame))
-    value = moved(anchors.log_disparity, anchors.frame)
-    return left, replace(anchors, log_disparity=value)
-
-
-def _gridded(links: Links, anchors: Anchors, grid: Float64Array, basis: GridBasis) -> tuple[Links, Anchors]:
     def moved(u: Float32Array, frame: Int32Array, xy: Float32Array) -> Float32Array:
         index, weight = basis.weights(xy)
-        result: Float32Array = (u + (grid[frame[:, None], index] * weight).sum(1)).astype(np.float32)
+        affine = found.log_scale[frame] + found.shift[frame] * shift_term(u, stretch.level)
+        result: Float32Array = (u + affine + (handles[frame[:, None], index] * weight).sum(1)).astype(np.float32)
         return result
 
     ends = [moved(links.log_disparity[:, end], links.frame[:, end], links.xy[:, end]) for end in (0, 1)]
     value = moved(anchors.log_disparity, anchors.frame, anchors.xy)
-    return replace(links, log_disparity=np.stack(ends, 1)), replace(anchors, log_disparity=value)
+    return replace(
+        stretch,
+        links=replace(links, log_disparity=np.stack(ends, 1)),
+        anchors=replace(anchors, log_disparity=value),
+    )
 
 
 def _link_gaps(links: Links) -> Float32Array:

@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-__all__ = ["border_support", "dilate", "snap_to_segments"]
+__all__ = ["border_support", "dilate", "nearer_half", "snap_to_segments"]
 
 # So many times steeper than the surfaces beside it must an edge be: a road that runs away from the camera is none.
 _STEEPER = 2.0
+# Share of an edge's whole step that one pixel takes: an edge that is sharp already stays where the depth has it.
+_SOFT, _SHARP = 0.36, 0.48
 
 
 def snap_to_segments(
@@ -35,7 +37,8 @@ def snap_to_segments(
     low, high = _range_around(log_disparity, radius_px + 1)
     value = torch.maximum(torch.minimum(value, high), low)
     contrast = _has_step(log_disparity, (low, high), known, radius_px, min_contrast).to(value)
-    accept = near * filled * contrast * _support(border, near, rgb, radius_px, min_support)
+    soft = _softness(log_disparity, high - low, radius_px + 1)
+    accept = near * filled * contrast * soft * _support(border, near, rgb, radius_px, min_support)
     return log_disparity + accept * (value - log_disparity)
 
 
@@ -94,6 +97,20 @@ def _has_step(
     disparity, low, high = torch.exp(log_disparity), torch.exp(around[0]), torch.exp(around[1])
     beyond = high - low - _STEEPER * _slope(disparity, known, radius_px)
     return (beyond / (-math.expm1(-min_contrast) * high).clamp(min=1e-9) - 0.5).clamp(0, 1)
+
+
+def _softness(values: Tensor, span: Tensor, radius_px: int) -> Tensor:
+    """1 where no pixel within ``radius_px`` takes much of the whole ``span`` of the values there, 0 where one does."""
+    across = F.pad(values[..., :, 1:] - values[..., :, :-1], (0, 1, 0, 0))
+    down = F.pad(values[..., 1:, :] - values[..., :-1, :], (0, 0, 0, 1))
+    share = dilate(torch.hypot(across, down), radius_px) / span.clamp(min=1e-6)
+    return ((_SHARP - share) / (_SHARP - _SOFT)).clamp(0, 1)
+
+
+def nearer_half(disparity: Tensor, radius_px: int) -> Tensor:
+    """Whether a pixel belongs to the nearer side of a sharp edge within ``radius_px``, (1, 1, H, W) bool."""
+    low, high = _range_around(disparity, radius_px)
+    return (_softness(disparity, high - low, radius_px) == 0) & (2 * disparity > low + high)
 
 
 def _slope(values: Tensor, known: Tensor, radius_px: int) -> Tensor:

@@ -23,7 +23,8 @@ _BORDER_STEP = 0.1  # log disparity
 class Evidence:
     """What the shot's own residuals say.
 
-    strength: [0, 1], share of the correction that is applied. structure_gain: the weight of structure that was seen
+    strength: [0, 1], share of the correction that is applied. anchored: [0, 1], share of it that the alignment with
+    anchors has, against the one without. structure_gain: the weight of structure that was seen
     well, against the network's, 0 where the network agrees with the structure as well as the structure with itself.
     completed_gain: the same for all of it. network_noise: spread of log disparity between the aligned network and the
     sure structure. jitter: of the aligned network between frames. contradiction: gap of log disparity between them at
@@ -31,6 +32,7 @@ class Evidence:
     """
 
     strength: float = 1.0
+    anchored: float = 1.0
     structure_gain: float = 1.0
     completed_gain: float = 1.0
     network_noise: float = 0.1
@@ -80,11 +82,17 @@ def weigh_evidence(alignment: Alignment, config: FusionConfig) -> Evidence:
             min(_MAX_GAIN, config.structure_gain * (excess / variance) ** config.structure_power)
             for variance in (own, usual)
         )
-    found = Evidence(1.0, gain, completed, noise or 0.0, after, _contradiction(alignment.anchor_tail, config))
+    found = Evidence(1.0, 1.0, gain, completed, noise or 0.0, after, _contradiction(alignment.anchor_tail, config))
     if not config.abstain:
         return found
-    flicker = (before / config.abstain_noise) ** 2 - 1
-    return replace(found, strength=min(1.0, max(0.0, flicker, 4 * gain)))
+    wrong = _share((before / config.abstain_noise) ** 2 - 1, 4 * gain)
+    taken_away = before**2 - alignment.linked_noise**2
+    strength = _share(wrong, taken_away / config.abstain_jitter**2 - 1)
+    return replace(found, strength=strength, anchored=wrong / strength if strength > 0 else 1.0)
+
+
+def _share(*evidence: float) -> float:
+    return min(1.0, max(0.0, *evidence))
 
 
 def _structure_variance(noise: float, after: float, config: FusionConfig) -> float:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stf_depth.alignment.joint import MAX_SHIFT_TERM, Alignment
+from stf_depth.alignment.corrections import MAX_SHIFT_TERM, Corrections
+from stf_depth.alignment.joint import Alignment
 from stf_depth.config import AlignmentConfig, FusionConfig
 from stf_depth.fusion.egomotion import Egomotion, change_along
 from stf_depth.fusion.evidence import Evidence, weigh_evidence
@@ -56,7 +57,8 @@ class Fields:
         """intrinsics: of the frames, where known without a path too. window: how many frames of each stage are kept."""
         self.reader = reader
         self.fuse = fuse
-        self.alignment: Alignment | None = None
+        self.corrections: Corrections | None = None
+        self.level = 0.0
         self.evidence = Evidence()
         tolerance = align.tolerance_px
         self.steps = FrameCache(lambda frame: checked_steps(*reader.flow(frame), tolerance), window)
@@ -80,8 +82,9 @@ class Fields:
 
     def use(self, alignment: Alignment) -> None:
         """Take the alignment of the shot, and decide from its residuals how much there is to gain."""
-        self.alignment = alignment
         self.evidence = weigh_evidence(alignment, self.fuse)
+        self.corrections = alignment.linked.towards(alignment.anchored, self.evidence.anchored)
+        self.level = alignment.level
 
     def _aligned(self, frame: int) -> Tensor:
         """Corrected log disparity and its weight."""
@@ -235,12 +238,12 @@ class Fields:
         return torch.cat(blend_structure(value, valid, low.structure, believed * weight, self.fuse.network_trust), 1)
 
     def _correction(self, frame: int, log_disparity: Tensor) -> Tensor:
-        found = self.alignment
+        found = self.corrections
         if found is None:
             return torch.zeros_like(log_disparity)
         grid = torch.from_numpy(found.grid[frame])[None, None].to(log_disparity)
         wide = over_pixels(grid, log_disparity)
-        term = torch.clamp(torch.exp(found.level - log_disparity), max=MAX_SHIFT_TERM)
+        term = torch.clamp(torch.exp(self.level - log_disparity), max=MAX_SHIFT_TERM)
         return wide + float(found.log_scale[frame]) + float(found.shift[frame]) * term
 
 

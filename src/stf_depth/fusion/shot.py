@@ -18,7 +18,7 @@ from stf_depth.alignment.joint import Alignment, ShotAligner
 from stf_depth.alignment.links import LinkSampler
 from stf_depth.config import AlignmentConfig, FusionConfig
 from stf_depth.errors import ShapeError, SpecError
-from stf_depth.fusion.boundaries import snap_to_segments
+from stf_depth.fusion.boundaries import nearer_half, snap_to_segments
 from stf_depth.fusion.egomotion import Egomotion
 from stf_depth.fusion.evidence import confidence_of, confidence_of_input
 from stf_depth.fusion.fields import Fields
@@ -254,7 +254,14 @@ class _Shot:
 
     def _sky(self, frame: int) -> Tensor | None:
         """1 where there is sky, (1, 1, H, W); None where there is none or the stage is off."""
-        return self.labels.sky(frame, self.reader.image(frame)) if self._has_labels and self.fuse.sky else None
+        if not (self._has_labels and self.fuse.sky):
+            return None
+        sky = self.labels.sky(frame, self.reader.image(frame))
+        if sky is None:
+            return None
+        disparity, _ = resize_masked(*self.reader.network(frame), self.full)
+        radius = 2 + max(1, round(self.fuse.snap_radius * max(self.full)))
+        return sky * (~nearer_half(disparity, radius)).to(sky)
 
     def _snap(self, frame: int) -> Tensor:
         """What moving the frame's edges to its own segments adds to ``_plain``."""
