@@ -291,6 +291,8 @@ class FusionConfig(FrozenConfig):
     pose_tolerance_inside: float = Field(0.15, gt=0)
     tolerance_jitter: float = Field(2.0, ge=0)
     max_tolerance: float = Field(0.16, gt=0)
+    restless_jitter: float = Field(0.025, gt=0)
+    least_tolerance: float = Field(0.2, gt=0, le=1)
     fine_filter: bool = True
     fine_radius: int = Field(3, ge=1, le=16)
     fine_tolerance: float = Field(0.04, gt=0)

@@ -44,7 +44,11 @@ class Evidence:
 
         A fixed one takes a restless network's noise for another surface; a wide one smears what moves.
         """
-        return max(least, min(config.tolerance_jitter * self.jitter, config.max_tolerance))
+        return max(self.narrowed(least, config), min(config.tolerance_jitter * self.jitter, config.max_tolerance))
+
+    def narrowed(self, tolerance: float, config: FusionConfig) -> float:
+        """A tolerance, less where the network is steady: what differs a little is another surface then."""
+        return tolerance * min(1.0, max(config.least_tolerance, self.jitter / config.restless_jitter))
 
     def structure_weight(self, confidence: Tensor, config: FusionConfig) -> Tensor:
         """g c^p + h c^q, c the structure's confidence, any shape; g and h the gains, p greater than q.

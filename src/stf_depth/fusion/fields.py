@@ -165,13 +165,15 @@ class Fields:
         if self._same is None:
             return poses(field, frame, offsets, tolerance=tolerance)
         rests = self.reader.frame(frame).roles != int(Role.MOVER)
-        wide = torch.where(rests, tolerance.clamp(min=self.fuse.pose_tolerance_inside), tolerance)
+        inside = self.evidence.narrowed(self.fuse.pose_tolerance_inside, self.fuse)
+        wide = torch.where(rests, tolerance.clamp(min=inside), tolerance)
         return poses(field, frame, offsets, tolerance=self._same.widened(frame, tolerance, wide))
 
     def _tolerance(self, frame: int, least: float) -> Tensor:
         """The filters' tolerance, (1, 1, h, w): no wider for movers, whose distance does change."""
         moves = self.reader.frame(frame).roles == int(Role.MOVER)
-        return torch.where(moves, least, self.evidence.tolerance(least, self.fuse))
+        narrow, wide = self.evidence.narrowed(least, self.fuse), self.evidence.tolerance(least, self.fuse)
+        return torch.where(moves, narrow, wide)
 
     def _static(self, frame: int, value: Tensor) -> Tensor:
         """1 where measured flow is what the camera's motion makes of a rigid scene, 0 where it is not, (1, 1, h, w)."""

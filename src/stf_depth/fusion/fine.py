@@ -51,5 +51,8 @@ class FineFilter:
         return value
 
     def _tolerance(self, frame: int) -> Tolerance:
-        narrow, wide = self._config.fine_tolerance, self._config.fine_tolerance_inside
+        narrow, wide = (
+            self._fields.evidence.narrowed(tolerance, self._config)
+            for tolerance in (self._config.fine_tolerance, self._config.fine_tolerance_inside)
+        )
         return narrow if self._same is None else self._same.widened(frame, narrow, wide)

@@ -31,8 +31,8 @@ class ShotInputs:
     rgb: (T, H, W, 3) uint8 at the working size. disparity, valid: (T, h, w) float32 and bool from the per-frame
     network at its own size. roles: (T, h', w') uint8 of ``Role``. segments: (T, h', w') int32 ids.
     segments_are_classes: whether these are semantic classes, of which one may stand for many surfaces. camera: at the
-    working size. trust: factor of the confidence, below 1 where the disparity itself is a guess. Absent inputs are
-    None.
+    working size. trust: factor of the confidence, below 1 where the disparity itself is a guess. sees_sky: whether the
+    disparity can tell sky from what is near, as a triangulated one cannot. Absent inputs are None.
     """
 
     rgb: Frames
@@ -45,6 +45,7 @@ class ShotInputs:
     camera: CameraPath | None = None
     structure: StructureMaps | None = None
     trust: float = 1.0
+    sees_sky: bool = True
 
     def __len__(self) -> int:
         return len(self.rgb)

@@ -18,7 +18,7 @@ from stf_depth.alignment.joint import Alignment, ShotAligner
 from stf_depth.alignment.links import LinkSampler
 from stf_depth.config import AlignmentConfig, FusionConfig
 from stf_depth.errors import ShapeError, SpecError
-from stf_depth.fusion.boundaries import nearer_half, snap_to_segments
+from stf_depth.fusion.boundaries import dilate, nearer_half, snap_to_segments
 from stf_depth.fusion.egomotion import Egomotion
 from stf_depth.fusion.evidence import confidence_of, confidence_of_input
 from stf_depth.fusion.fields import Fields
@@ -123,6 +123,7 @@ class _Shot:
         if believed is not inputs:
             inputs, self.prelook = believed, look_ahead(believed, use_structure=use_structure)
         self.inputs, self.device = inputs, device
+        self.has_steady_sky = self.fuse.mode != "none" and has_steady_sky(inputs)
         self.full = (int(inputs.rgb.shape[1]), int(inputs.rgb.shape[2]))
         size = low_size(*self.full, self.fuse.low_band_long_side_px)
         window = self.fuse.window_frames() + AHEAD_ITEMS
@@ -164,9 +165,8 @@ class _Shot:
         align, change = self.align, self.fields.expected_change
         sampler = LinkSampler(width, height, align.sample_columns, align.spans, align.tolerance_px, change)
         aligner = ShotAligner(len(self.inputs), width / height, align)
-        sky_counts = has_steady_sky(self.inputs)
         for frame in mapped_ahead(self._ready, range(len(self.inputs)), pool, ahead=AHEAD_ITEMS):
-            self._sample(frame, sampler, sky_counts=sky_counts)
+            self._sample(frame, sampler)
             aligner.take(sampler, frame + 1)
         return aligner.alignment()
 
@@ -177,10 +177,10 @@ class _Shot:
             self.reader.flow(frame - 1)
         return frame
 
-    def _sample(self, frame: int, sampler: LinkSampler, *, sky_counts: bool) -> None:
+    def _sample(self, frame: int, sampler: LinkSampler) -> None:
         low = self.reader.frame(frame)
         weight = low.valid * (1 - 0.8 * (low.roles == Role.MOVER).to(low.valid))
-        if not sky_counts:
+        if not self.has_steady_sky:
             weight = weight * (low.roles != Role.SKY)
         flows = [as_image(part) for part in self.reader.flow(frame - 1)] if frame else []
         if self.fields.egomotion is not None and frame:
@@ -257,11 +257,12 @@ class _Shot:
         if not (self._has_labels and self.fuse.sky):
             return None
         sky = self.labels.sky(frame, self.reader.image(frame))
-        if sky is None:
-            return None
+        if sky is None or not self.has_steady_sky:
+            return sky
         disparity, _ = resize_masked(*self.reader.network(frame), self.full)
         radius = 2 + max(1, round(self.fuse.snap_radius * max(self.full)))
-        return sky * (~nearer_half(disparity, radius)).to(sky)
+        at_border = dilate(1 - sky, radius) > 0.5
+        return sky * (~(at_border & nearer_half(disparity, radius))).to(sky)
 
     def _snap(self, frame: int) -> Tensor:
         """What moving the frame's edges to its own segments adds to ``_plain``."""

@@ -131,10 +131,10 @@ def has_steady_sky(inputs: ShotInputs) -> bool:
     Both maps of a pair are brought to median 0 and median deviation 1 of what is no sky; the median change of the
     sky's pixels is compared with that of the others. A frame without sky counts as one whose mask is missing. A network
     that guesses at the sky anew in each frame fails it; a steady one's sky says what shift each frame has, for nothing
-    solid is as far. False where there is no sky.
+    solid is as far. False where there is no sky, and for a disparity that cannot tell.
     """
     roles = inputs.roles
-    if roles is None or len(inputs) < 2:
+    if roles is None or len(inputs) < 2 or not inputs.sees_sky:
         return False
     firsts = sorted({min(frame, len(inputs) - 2) for frame in sampled_frames(len(inputs))})
     changes = [

@@ -60,6 +60,7 @@ class Observations:
             camera=camera,
             structure=structure,
             trust=1.0 if is_reliable or self.guess_confidence is None else self.guess_confidence,
+            sees_sky=self.guess_confidence is None,
         )
 
 
