@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from stf_depth.alignment.corrections import Corrections
 from stf_depth.alignment.joint import Alignment, ShotAligner, _anchor_spread, _Sample, align_shot
 from stf_depth.alignment.links import Anchors, Links, LinkSampler, bilinear
 from stf_depth.config import AlignmentConfig
@@ -227,3 +228,29 @@ def test_what_a_few_things_lack_is_no_tail_of_the_network() -> None:
     assert tail is not None
     assert 0.12 < tail < 0.25
     assert _anchor_spread(draw[:100]) == (None, None)
+
+
+def test_links_alone_leave_wrong_anchors_aside_and_are_not_solved_where_nothing_is_steady(
+    rng: np.random.Generator,
+) -> None:
+    def result(jitter: float) -> Alignment:
+        values = [sheet() + np.float32(a) for a in rng.normal(0, jitter, 24)]
+        xy = rng.uniform(0, 1, (24 * 60, 2)).astype(np.float32)
+        frame = np.repeat(np.arange(24, dtype=np.int32), 60)
+        u = np.zeros(len(frame), np.float32)
+        wrong = Anchors(frame, xy, u, u + 0.3, np.ones(len(frame), np.float32))
+        return align_shot(sampled(values), wrong, 24, 1.5, CONFIG)
+
+    steady, restless = result(0.01), result(0.1)
+    assert np.abs(steady.anchored.log_scale).mean() > 0.1
+    assert np.abs(steady.linked.log_scale).max() < 0.04
+    assert steady.linked_noise < 0.3 * steady.link_noise[0]
+    np.testing.assert_array_equal(restless.linked.log_scale, restless.anchored.log_scale)
+    assert restless.linked_noise == restless.link_noise[1]
+
+
+def test_corrections_lean_towards_others_by_a_share(rng: np.random.Generator) -> None:
+    one, two = (Corrections(*(rng.normal(size=shape) for shape in ((5,), (5,), (5, 2, 3)))) for _ in range(2))
+    np.testing.assert_allclose(one.towards(two, 0.25).grid, 0.75 * one.grid + 0.25 * two.grid)
+    np.testing.assert_array_equal(one.towards(two, 0).log_scale, one.log_scale)
+    np.testing.assert_array_equal(one.towards(two, 1).shift, two.shift)

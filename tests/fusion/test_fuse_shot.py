@@ -132,6 +132,23 @@ def test_structure_that_was_seen_well_corrects_a_good_network_that_flickers(room
     assert abs_rel(corrected, room) < 0.8 * abs_rel(left, room)
 
 
+def test_a_sharp_network_that_flickers_little_is_steadied_and_keeps_its_edges(room: SyntheticClip) -> None:
+    """Though the structure is worse than the network, and its borders lie beside the segments'."""
+    fine = DegradeConfig(scale=0.012, shift=0.006, field_white=0.006, field_slow=0.008, blur_sigma_px=0.5)
+    maps = degrade(room.depth, 1, fine)
+    bias = np.exp(0.05 * np.sin(np.linspace(0, 9, WH[0])))[None, None].astype(np.float32)
+    structure = StructureMaps(true_disparity(room) * bias, np.full(room.depth.shape, 0.8, np.float32))
+    masks = {"segments": np.roll(room.labels, 2, axis=2), "roles": room.roles}
+    fused = joined(run(inputs_of(room, maps, camera=camera_of(room), structure=structure, **masks)))
+    assert abs_rel(fused, room) < 0.85 * abs_rel(maps.depth, room)
+    everywhere = np.ones(fused.shape, bool)
+    before, after = (flicker(depth / true_disparity(room), everywhere) for depth in (maps.depth, fused))
+    assert after < 0.5 * before
+    edges = [np.abs(np.diff(np.log(depth), axis=2)) for depth in (true_disparity(room), maps.depth, fused)]
+    is_edge = edges[0] > 0.3
+    assert edges[2][is_edge].mean() > 0.95 * edges[1][is_edge].mean()
+
+
 @pytest.mark.parametrize("ambiguity", [Ambiguity.SCALE, Ambiguity.AFFINE])
 def test_structure_that_swaps_near_and_far_is_not_used(room: SyntheticClip, ambiguity: Ambiguity) -> None:
     maps = replace(degrade(room.depth, 1), ambiguity=ambiguity)

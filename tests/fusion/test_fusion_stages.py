@@ -308,12 +308,12 @@ def test_unlabelled_pixels_of_several_roles_are_no_one_plane() -> None:
 
 
 def two_halves(
-    shift_px: int = 0, *, near_px: slice = slice(40, 80)
+    shift_px: int = 0, *, near_px: slice = slice(40, 80), sigma_px: float = 2.0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray]:
     """Blurred values, segments, image and sharp values of something near before something far."""
     sharp = np.zeros((60, 80))
     sharp[:, near_px] = 1
-    kernel = np.exp(-0.5 * (np.arange(-6, 7) / 2.0) ** 2)
+    kernel = np.exp(-0.5 * (np.arange(-6, 7) / sigma_px) ** 2)
     padded = np.pad(sharp, ((0, 0), (6, 6)), mode="edge")
     blurred = np.apply_along_axis(lambda row: np.convolve(row, kernel / kernel.sum(), "valid"), 1, padded)
     segments = torch.from_numpy(np.roll(sharp, shift_px, 1).astype(np.int32) + 1)[None, None]
@@ -344,6 +344,18 @@ def test_snapping_ignores_a_mask_without_image_edge() -> None:
     blurred, segments, rgb, _ = two_halves(shift_px=14)
     snapped = snap_to_segments(blurred, segments, rgb, radius_px=6, min_contrast=0.05, min_support=1.5)
     torch.testing.assert_close(snapped, blurred)
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_snapping_leaves_edges_that_are_sharp_where_the_depth_has_them(axis: int) -> None:
+    values, segments, rgb, _ = two_halves(shift_px=2, sigma_px=0.5)
+    rgb = (segments > 1).float().repeat(1, 3, 1, 1)  # the image agrees with the masks
+    values, segments, rgb = (part.movedim(3, axis) for part in (values, segments, rgb))
+    snapped = snap_to_segments(values, segments, rgb, radius_px=6, min_contrast=0.05, min_support=1.5)
+    torch.testing.assert_close(snapped, values)
+    blurred = two_halves(sigma_px=2.0)[0].movedim(3, axis)
+    moved = snap_to_segments(blurred, segments, rgb, radius_px=6, min_contrast=0.05, min_support=1.5)
+    assert float((moved - blurred).abs().max()) > 0.3
 
 
 @pytest.mark.parametrize("slope", [0.001, 0.05])
@@ -436,8 +448,9 @@ def test_a_correction_of_zero_is_the_input_however_far_it_lies() -> None:
 
 
 class _Found:
-    def __init__(self, links: float, anchors: float | None) -> None:
+    def __init__(self, links: float, anchors: float | None, linked: float | None = None) -> None:
         self.link_noise = (links, links)
+        self.linked_noise = links if linked is None else linked
         self.anchor_noise = anchors
         self.anchor_tail = None if anchors is None else 2 * anchors
 
@@ -452,6 +465,22 @@ def test_abstain_rule(links: float, anchors: float | None, acts: bool) -> None:
     # A gap that flickers is the network's, however small it is.
     assert (evidence.structure_gain > 0) is (anchors is not None and (anchors > CONFIG.structure_noise or links > 0.05))
     assert (evidence.completed_gain > 0) is (evidence.structure_gain > 0)
+
+
+@pytest.mark.parametrize(("linked", "strength"), [(0.014, 0.0), (0.004, 1.0), (0.0095, 0.6)])
+def test_flicker_that_links_alone_take_away_is_evidence_without_anchors(linked: float, strength: float) -> None:
+    evidence = weigh_evidence(_Found(0.013, 0.03, linked), CONFIG)  # type: ignore[arg-type]
+    assert evidence.strength == pytest.approx(strength, abs=0.05)
+    assert evidence.anchored == (1.0 if strength == 0 else 0.0)
+
+
+def test_anchors_count_the_more_the_more_links_differ() -> None:
+    found = [weigh_evidence(_Found(links, 0.03, 0.004), CONFIG) for links in (0.013, 0.018, 0.021, 0.03)]  # type: ignore[arg-type]
+    shares = [evidence.anchored for evidence in found]
+    assert [evidence.strength for evidence in found] == [1.0] * 4
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+    assert 0 < shares[1] < shares[2] < 1
 
 
 def test_what_flickers_in_a_gap_is_not_the_structures() -> None:
@@ -509,7 +538,9 @@ def test_filters_bear_the_networks_own_jitter_up_to_a_limit() -> None:
         found = _Found(jitter, 0.1)
         return weigh_evidence(found, CONFIG).tolerance(least, CONFIG)  # type: ignore[arg-type]
 
-    assert tolerance(0.01) == 0.08
+    assert tolerance(CONFIG.restless_jitter) == 0.08
+    assert tolerance(0.6 * CONFIG.restless_jitter) == pytest.approx(0.6 * 0.08)
+    assert tolerance(0.0) == pytest.approx(CONFIG.least_tolerance * 0.08)
     assert tolerance(0.06) == pytest.approx(0.06 * CONFIG.tolerance_jitter)
     assert tolerance(1.0) == CONFIG.max_tolerance
     assert tolerance(1.0, least=2 * CONFIG.max_tolerance) == 2 * CONFIG.max_tolerance

@@ -8,10 +8,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.special import erf
 
 from stf_depth.config import FusionConfig
 from stf_depth.fusion.inputs import ShotInputs, StructureMaps
-from stf_depth.fusion.sky import has_steady_sky, move_border_to_colours, push_sky_back, with_believed_sky
+from stf_depth.fusion.sky import (
+    has_steady_sky,
+    leave_to_sharp_edges,
+    move_border_to_colours,
+    push_sky_back,
+    with_believed_sky,
+)
 from stf_depth.synthetic import SyntheticClip, degrade, render_clip, scene
 from stf_depth.types import Ambiguity, Role
 
@@ -138,3 +145,28 @@ def test_no_sky_is_not_steady(street: SyntheticClip) -> None:
     inputs = ShotInputs(street.rgb, maps.depth, maps.valid, maps.ambiguity)
     assert not has_steady_sky(inputs)
     assert not has_steady_sky(replace(inputs, roles=np.zeros_like(street.roles)))
+
+
+@pytest.mark.parametrize(("sigma_px", "stays"), [(0.5, False), (2.0, True)])
+def test_sky_gives_way_to_a_sharp_edge_beside_its_border(sigma_px: float, stays: bool) -> None:
+    x = np.arange(60)
+    near = np.broadcast_to(0.1 + 0.5 * (1 + erf((x - 30.5) / (sigma_px * np.sqrt(2)))), (40, 60))
+    sky = torch.from_numpy((np.broadcast_to(x, (40, 60)) < 34).astype(np.float32))[None, None]  # 3 pixels too far
+    left = leave_to_sharp_edges(sky, torch.from_numpy(near.astype(np.float32))[None, None], radius_px=6)
+    assert bool((left <= sky).all())
+    assert bool((left[..., :30] == sky[..., :30]).all())
+    assert bool((left[..., 31:] == sky[..., 31:]).all()) is stays
+
+
+def test_a_sharp_edge_far_inside_the_sky_is_no_border() -> None:
+    sky = torch.ones(1, 1, 40, 60)
+    disparity = torch.zeros_like(sky)
+    disparity[..., 20:30, 20:30] = 1
+    assert bool((leave_to_sharp_edges(sky, disparity, radius_px=6) == 1).all())
+
+
+def test_triangulated_disparity_cannot_tell_sky(street: SyntheticClip) -> None:
+    maps = degrade(street.depth, 0)
+    inputs = ShotInputs(street.rgb, maps.depth, maps.valid, maps.ambiguity, roles=street.roles)
+    assert has_steady_sky(inputs)
+    assert not has_steady_sky(replace(inputs, sees_sky=False))

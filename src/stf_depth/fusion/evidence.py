@@ -46,9 +46,13 @@ class Evidence:
         """
         return max(self.narrowed(least, config), min(config.tolerance_jitter * self.jitter, config.max_tolerance))
 
-    def narrowed(self, tolerance: float, config: FusionConfig) -> float:
-        """A tolerance, less where the network is steady: what differs a little is another surface then."""
-        return tolerance * min(1.0, max(config.least_tolerance, self.jitter / config.restless_jitter))
+    def narrowed(self, tolerance: float, config: FusionConfig, *, grain: float = 0.0) -> float:
+        """A tolerance, less where the network is steady: what differs a little is another surface then.
+
+        grain: of log disparity from frame to frame at the size that is filtered.
+        """
+        restless = max(self.jitter, grain) / config.restless_jitter
+        return tolerance * min(1.0, max(config.least_tolerance, restless))
 
     def structure_weight(self, confidence: Tensor, config: FusionConfig) -> Tensor:
         """g c^p + h c^q, c the structure's confidence, any shape; g and h the gains, p greater than q.

@@ -7,8 +7,10 @@ from torch import Tensor
 from stf_depth.config import FusionConfig
 from stf_depth.fusion.fields import Fields
 from stf_depth.fusion.matching import SegmentMatches
+from stf_depth.fusion.reader import FrameCache
 from stf_depth.fusion.resampling import resize
-from stf_depth.fusion.trajectory import Field, Tolerance
+from stf_depth.fusion.trajectory import Field, Tolerance, look_up, pixel_grid
+from stf_depth.parallel import AHEAD_ITEMS
 
 __all__ = ["FineFilter"]
 
@@ -30,6 +32,7 @@ class FineFilter:
         same: of segments at size ``full``, None without any.
         """
         self._field, self._fields, self._same, self._config = field, fields, same, config
+        self._grain = FrameCache(self._measure_grain, 1 + AHEAD_ITEMS)
         self._poses = None if fields.poses is None else fields.poses.resized(full)
 
     def __call__(self, frame: int, static: Tensor) -> Tensor:
@@ -51,8 +54,32 @@ class FineFilter:
         return value
 
     def _tolerance(self, frame: int) -> Tolerance:
+        evidence, config, grain = self._fields.evidence, self._config, self._grain(frame)
         narrow, wide = (
-            self._fields.evidence.narrowed(tolerance, self._config)
-            for tolerance in (self._config.fine_tolerance, self._config.fine_tolerance_inside)
+            evidence.narrowed(tolerance, config, grain=grain)
+            for tolerance in (config.fine_tolerance, config.fine_tolerance_inside)
         )
         return narrow if self._same is None else self._same.widened(frame, narrow, wide)
+
+    def _measure_grain(self, frame: int) -> float:
+        """Spread of what single pixels differ by from a frame to the next one, or the one before the last, by sqrt 2.
+
+        Along the flow, and read at its pixels: links, on the low band, do not see noise of single pixels.
+        """
+        is_last = frame + 1 >= len(self._fields.reader)
+        other = max(0, frame - 1) if is_last else frame + 1
+        if other == frame:
+            return 0.0
+        step = self._fields.steps(other)[1] if is_last else self._fields.steps(frame)[0]
+        grid = pixel_grid(step)
+        here, there = self._read(frame, grid), self._read(other, grid + step[:, :2])
+        seen = (step[:, 2:] > 0) & (here[:, 1:] > 0) & (there[:, 1:] > 0)
+        gap = (there - here)[:, :1][seen]
+        return 1.05 * float((gap - gap.median()).abs().median()) if gap.numel() else 0.0
+
+    def _read(self, frame: int, position: Tensor) -> Tensor:
+        """The field at positions on the low band, (1, 2, h, w)."""
+        field = self._field(frame)
+        height, width = position.shape[-2:]
+        factor = position.new_tensor([field.shape[-1] / width, field.shape[-2] / height]).view(1, 2, 1, 1)
+        return look_up(field, (position + 0.5) * factor - 0.5, "nearest")[0]

@@ -18,7 +18,7 @@ from stf_depth.alignment.joint import Alignment, ShotAligner
 from stf_depth.alignment.links import LinkSampler
 from stf_depth.config import AlignmentConfig, FusionConfig
 from stf_depth.errors import ShapeError, SpecError
-from stf_depth.fusion.boundaries import dilate, nearer_half, snap_to_segments
+from stf_depth.fusion.boundaries import snap_to_segments
 from stf_depth.fusion.egomotion import Egomotion
 from stf_depth.fusion.evidence import confidence_of, confidence_of_input
 from stf_depth.fusion.fields import Fields
@@ -30,7 +30,7 @@ from stf_depth.fusion.prelook import look_ahead
 from stf_depth.fusion.reader import FrameCache, LowReader, as_image, low_size
 from stf_depth.fusion.resampling import fill_unknown, resize, resize_masked
 from stf_depth.fusion.semantic import Labels
-from stf_depth.fusion.sky import has_steady_sky, push_sky_back, with_believed_sky
+from stf_depth.fusion.sky import has_steady_sky, leave_to_sharp_edges, push_sky_back, with_believed_sky
 from stf_depth.fusion.snapping import voted_along_flow
 from stf_depth.parallel import AHEAD_ITEMS, mapped_ahead, thread_pool
 from stf_depth.perception.base import FlowBackend
@@ -125,6 +125,7 @@ class _Shot:
         self.inputs, self.device = inputs, device
         self.has_steady_sky = self.fuse.mode != "none" and has_steady_sky(inputs)
         self.full = (int(inputs.rgb.shape[1]), int(inputs.rgb.shape[2]))
+        self._snap_radius_px = max(1, round(self.fuse.snap_radius * max(self.full)))
         size = low_size(*self.full, self.fuse.low_band_long_side_px)
         window = self.fuse.window_frames() + AHEAD_ITEMS
         self.reader = LowReader(inputs, self.prelook, flow, size, capacity=window, device=device)
@@ -260,18 +261,16 @@ class _Shot:
         if sky is None or not self.has_steady_sky:
             return sky
         disparity, _ = resize_masked(*self.reader.network(frame), self.full)
-        radius = 2 + max(1, round(self.fuse.snap_radius * max(self.full)))
-        at_border = dilate(1 - sky, radius) > 0.5
-        return sky * (~(at_border & nearer_half(disparity, radius))).to(sky)
+        return leave_to_sharp_edges(sky, disparity, radius_px=2 + self._snap_radius_px)
 
     def _snap(self, frame: int) -> Tensor:
         """What moving the frame's edges to its own segments adds to ``_plain``."""
         fuse = self.fuse
         value, valid = self.plain(frame).chunk(2, 1)
-        radius = max(1, round(fuse.snap_radius * max(self.full)))
         # Pixels without depth belong to no segment: nothing is continued from them.
         labels = self.segments(frame)
         segments = torch.where(valid > 0, labels, torch.zeros_like(labels))
         image, contrast, support = self.reader.image(frame), fuse.snap_contrast, fuse.snap_support
+        radius = self._snap_radius_px
         snapped = snap_to_segments(value, segments, image, radius_px=radius, min_contrast=contrast, min_support=support)
         return snapped - value

@@ -19,11 +19,17 @@ from torch import Tensor
 
 from stf_depth.config import FusionConfig
 from stf_depth.frames import MappedFrames, nearest
-from stf_depth.fusion.boundaries import border_support, dilate
+from stf_depth.fusion.boundaries import border_support, dilate, nearer_half
 from stf_depth.fusion.inputs import ShotInputs, sampled_frames
 from stf_depth.types import BoolArray, Float32Array, Frames, Role, Uint8Array
 
-__all__ = ["has_steady_sky", "move_border_to_colours", "push_sky_back", "with_believed_sky"]
+__all__ = [
+    "has_steady_sky",
+    "leave_to_sharp_edges",
+    "move_border_to_colours",
+    "push_sky_back",
+    "with_believed_sky",
+]
 
 # A pixel at the border mixes both colours: alone, it changes sides only where this share of it is the other side's.
 _MOSTLY = 0.6
@@ -206,6 +212,15 @@ def _is_thick(moved: Tensor, to: Tensor) -> Tensor:
     """Pixels of ``moved`` beside one of it that does not touch ``to`` itself."""
     core = moved.to(to) * (1 - dilate(to, 1))
     return dilate(core, 1) > 0.5
+
+
+def leave_to_sharp_edges(sky: Tensor, disparity: Tensor, *, radius_px: int) -> Tensor:
+    """``sky`` (0 or 1) without what ``disparity`` has on the nearer side of a sharp edge close to the sky's border.
+
+    A network that draws a sharp edge there knows better than a mask whose border lies beside it. All (1, 1, H, W).
+    """
+    at_border = dilate(1 - sky, radius_px) > 0.5
+    return sky * (~(at_border & nearer_half(disparity, radius_px))).to(sky)
 
 
 def push_sky_back(log_disparity: Tensor, sky: Tensor, floor: float) -> Tensor:
