@@ -16,7 +16,8 @@ from the file (benchmarks/tables.py does that alone).
 
 Clips: recorded sequences (redkitchen, holowalk) and rendered scenes. Depths: networks (meter, fastdepth; recorded
 rooms only), motion (no network), degraded (true depth made unsteady and blurred: jitter of scale and shift, a
-low-frequency field, blur), and always the sensor against itself. Sequences and networks are looked for in the folder
+low-frequency field, blur), mild (the same, as small as that of the best networks), and always the sensor against
+itself. Sequences and networks are looked for in the folder
 STF_DEPTH_SHARED, or ``shared`` beside the repository; without them only the rendered scenes are measured, and the file
 says so. Figures are the same in every run; times are not.
 """
@@ -46,6 +47,7 @@ from stf_depth.evaluation.evaluate import ClipScores, score_prediction
 from stf_depth.evaluation.predictions import open_prediction
 from stf_depth.evaluation.sequences import read_sequence
 from stf_depth.synthetic import degrade, render_clip, scene, write_sequence, write_video
+from stf_depth.synthetic.degrade import DegradeConfig
 from stf_depth.types import Role
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -55,7 +57,9 @@ SEED = 0
 SYNTHETIC_FRAMES = 48
 SYNTHETIC_WH = (320, 180)
 
-DEPTHS = ("meter", "fastdepth", "motion", "degraded")
+DEPTHS = ("meter", "fastdepth", "motion", "degraded", "mild")
+# Of a network that is sharp and nearly steady: an error of two per cent, edges within a pixel.
+MILD = DegradeConfig(scale=0.015, shift=0.01, field_white=0.008, field_slow=0.02, blur_sigma_px=0.8)
 NETWORKS = {"meter": "meter_xxs_nyu_256x192.onnx", "fastdepth": "fastdepth_nyu_224.onnx"}
 SEGMENTATION = "deeplabv3_mnv2_ade20k_512.onnx"
 ABSENT = "not there (set STF_DEPTH_SHARED)"
@@ -87,12 +91,13 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Scene:
-    """A clip to run on: what is processed, what it is scored against, and depth degraded from the truth."""
+    """A clip to run on: what is processed, what it is scored against, and depth degraded from the truth, and mildly."""
 
     name: str
     video: Path
     truth: GroundTruthClip
     degraded: Path
+    mild: Path
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def sequence_scene(name: str, folder: Path, frames: int | None) -> Scene:
     sequence = SHARED / "data" / name
     truth = read_sequence(sequence).frames(slice(frames))
     depth = np.stack([truth.full_truth_m(k) for k in range(len(truth))])
-    return Scene(name, sequence / "color", truth, write_degraded(depth, folder / "degraded.npz"))
+    return Scene(name, sequence / "color", truth, *write_degraded(depth, folder))
 
 
 def synthetic_scene(name: str, folder: Path, frames: int | None) -> Scene:
@@ -121,15 +126,17 @@ def synthetic_scene(name: str, folder: Path, frames: int | None) -> Scene:
     if (clip.roles == Role.MOVER).any():
         truth = replace(truth, world_from_cam=None, poses_absent="things move in this scene")
     video = write_video(clip, folder / f"{name}.mp4")
-    return Scene(name, video, truth, write_degraded(clip.depth, folder / "degraded.npz"))
+    return Scene(name, video, truth, *write_degraded(clip.depth, folder))
 
 
-def write_degraded(depth: np.ndarray, path: Path) -> Path:
-    """Save what an unsteady network of good accuracy would predict."""
-    maps = degrade(depth, seed=SEED)
-    representation, ambiguity = np.array(maps.representation.value), np.array(maps.ambiguity.value)
-    np.savez(path, depth=maps.depth, valid=maps.valid, representation=representation, ambiguity=ambiguity)
-    return path
+def write_degraded(depth: np.ndarray, folder: Path) -> tuple[Path, Path]:
+    """Save what an unsteady network of good accuracy would predict, and what one of the best would."""
+    paths = folder / "degraded.npz", folder / "mild.npz"
+    for path, config in zip(paths, (None, MILD), strict=True):
+        maps = degrade(depth, SEED, config)
+        representation, ambiguity = np.array(maps.representation.value), np.array(maps.ambiguity.value)
+        np.savez(path, depth=maps.depth, valid=maps.valid, representation=representation, ambiguity=ambiguity)
+    return paths
 
 
 CLIPS: dict[str, Callable[[str, Path, int | None], Scene]] = {
@@ -151,8 +158,8 @@ def depth_spec(name: str, clip: Scene) -> str | None:
     """The depth backend of a row, None where it does not apply: networks for rooms see only recorded rooms."""
     if name == "motion":
         return "motion"
-    if name == "degraded":
-        return f"precomputed:{clip.degraded}"
+    if name in ("degraded", "mild"):
+        return f"precomputed:{getattr(clip, name)}"
     return f"onnx:{SHARED / 'models' / NETWORKS[name]}" if CLIPS[clip.name] is sequence_scene else None
 
 

@@ -45,6 +45,7 @@ WORDS = {
     "fastdepth": "FastDepth",
     "motion": "no network (`motion`)",
     "degraded": "true depth, degraded",
+    "mild": "true depth, mildly degraded",
 }
 KOREAN = {
     "Clip": "영상",
@@ -55,6 +56,7 @@ KOREAN = {
     "sensor": "센서 자체",
     "motion": "신경망 없음 (`motion`)",
     "degraded": "실제 깊이를 열화한 것",
+    "mild": "실제 깊이를 조금만 열화한 것",
     "per frame": "프레임별",
     "fused": "융합",
     "commit": "커밋",

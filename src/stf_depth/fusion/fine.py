@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from stf_depth.config import FusionConfig
@@ -80,6 +81,7 @@ class FineFilter:
     def _read(self, frame: int, position: Tensor) -> Tensor:
         """The field at positions on the low band, (1, 2, h, w)."""
         field = self._field(frame)
-        height, width = position.shape[-2:]
-        factor = position.new_tensor([field.shape[-1] / width, field.shape[-2] / height]).view(1, 2, 1, 1)
-        return look_up(field, (position + 0.5) * factor - 0.5, "nearest")[0]
+        x, y = (position + 0.5).chunk(2, 1)
+        (height, width), low = field.shape[-2:], position.shape[-2:]
+        there = torch.cat([x * (width / low[1]), y * (height / low[0])], 1) - 0.5
+        return look_up(field, there, "nearest")[0]

@@ -34,7 +34,7 @@ _VERSIONS = {
     "panoptic": 1,
     "camera": 8,
     "structure": 4,
-    "fusion": 13,
+    "fusion": 14,
 }
 
 
