@@ -165,6 +165,13 @@ def test_a_sharp_edge_far_inside_the_sky_is_no_border() -> None:
     assert bool((leave_to_sharp_edges(sky, disparity, radius_px=6) == 1).all())
 
 
+def test_a_step_as_small_as_noise_is_no_edge_of_the_sky(rng: np.random.Generator) -> None:
+    disparity = torch.from_numpy(1 + 0.02 * rng.standard_normal((1, 1, 40, 60)).astype(np.float32))
+    sky = torch.zeros_like(disparity)
+    sky[..., :30] = 1
+    torch.testing.assert_close(leave_to_sharp_edges(sky, disparity, radius_px=6), sky)
+
+
 def test_triangulated_disparity_cannot_tell_sky(street: SyntheticClip) -> None:
     maps = degrade(street.depth, 0)
     inputs = ShotInputs(street.rgb, maps.depth, maps.valid, maps.ambiguity, roles=street.roles)

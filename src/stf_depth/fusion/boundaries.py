@@ -107,10 +107,14 @@ def _softness(values: Tensor, span: Tensor, radius_px: int) -> Tensor:
     return ((_SHARP - share) / (_SHARP - _SOFT)).clamp(0, 1)
 
 
-def nearer_half(disparity: Tensor, radius_px: int) -> Tensor:
-    """Whether a pixel belongs to the nearer side of a sharp edge within ``radius_px``, (1, 1, H, W) bool."""
+def nearer_half(disparity: Tensor, *, radius_px: int, min_step: float) -> Tensor:
+    """Whether a pixel belongs to the nearer side of a sharp edge within ``radius_px``, (1, 1, H, W) bool.
+
+    min_step: of the nearer side's disparity; a smaller step is no edge.
+    """
     low, high = _range_around(disparity, radius_px)
-    return (_softness(disparity, high - low, radius_px) == 0) & (2 * disparity > low + high)
+    is_edge = (_softness(disparity, high - low, radius_px) == 0) & (high - low > min_step * high)
+    return is_edge & (2 * disparity > low + high)
 
 
 def _slope(values: Tensor, known: Tensor, radius_px: int) -> Tensor:

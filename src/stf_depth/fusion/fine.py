@@ -76,7 +76,7 @@ class FineFilter:
         here, there = self._read(frame, grid), self._read(other, grid + step[:, :2])
         seen = (step[:, 2:] > 0) & (here[:, 1:] > 0) & (there[:, 1:] > 0)
         gap = (there - here)[:, :1][seen]
-        return 1.05 * float((gap - gap.median()).abs().median()) if gap.numel() else 0.0
+        return 1.48 / 2**0.5 * float((gap - gap.median()).abs().median()) if gap.numel() else 0.0
 
     def _read(self, frame: int, position: Tensor) -> Tensor:
         """The field at positions on the low band, (1, 2, h, w)."""

@@ -260,7 +260,7 @@ class _Shot:
         sky = self.labels.sky(frame, self.reader.image(frame))
         if sky is None or not self.has_steady_sky:
             return sky
-        disparity, _ = resize_masked(*self.reader.network(frame), self.full)
+        disparity = fill_unknown(*resize_masked(*self.reader.network(frame), self.full))
         return leave_to_sharp_edges(sky, disparity, radius_px=2 + self._snap_radius_px)
 
     def _snap(self, frame: int) -> Tensor:

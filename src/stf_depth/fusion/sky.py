@@ -41,6 +41,7 @@ _SLACK_PX = 3
 _MIN_PIXELS = 50
 _STEADY = 1.5
 _FAR, _SMALL_PART = 0.3, 0.25
+_CLEAR_STEP = 0.2
 _MEASURED = 0.3
 # Of the floor of the shot's disparity: behind what anything solid is taken to be.
 _BEHIND = 0.5
@@ -220,7 +221,8 @@ def leave_to_sharp_edges(sky: Tensor, disparity: Tensor, *, radius_px: int) -> T
     A network that draws a sharp edge there knows better than a mask whose border lies beside it. All (1, 1, H, W).
     """
     at_border = dilate(1 - sky, radius_px) > 0.5
-    return sky * (~(at_border & nearer_half(disparity, radius_px))).to(sky)
+    near = nearer_half(disparity, radius_px=radius_px, min_step=_CLEAR_STEP)
+    return sky * (~(at_border & near)).to(sky)
 
 
 def push_sky_back(log_disparity: Tensor, sky: Tensor, floor: float) -> Tensor:
