@@ -312,6 +312,22 @@ def test_own_output_fed_back_is_no_worse(room: SyntheticClip) -> None:
     assert abs_rel(twice, room) <= abs_rel(once, room) + 0.003
 
 
+def test_a_steady_result_with_sky_fed_back_comes_back(street: SyntheticClip) -> None:
+    """Where the sky's mask reaches over what is solid, and the sky itself has no depth, as a sensor's."""
+    mild = degrade(
+        street.depth, 1, DegradeConfig(scale=0.012, shift=0, field_white=0.006, field_slow=0, blur_sigma_px=0.5)
+    )
+    solid = np.isfinite(street.depth)
+    sky = np.stack([ndimage.binary_dilation(frame == Role.SKY, iterations=2) for frame in street.roles])
+    roles = np.where(sky, np.uint8(Role.SKY), street.roles).astype(np.uint8)
+    depth = np.where(solid, mild.depth, 0).astype(np.float32)
+    more = {"camera": camera_of(street), "roles": roles, "segments": street.labels}
+    once = np.where(solid, joined(run(ShotInputs(street.rgb, depth, solid, Ambiguity.SCALE, **more))), 0)
+    twice = joined(run(ShotInputs(street.rgb, once.astype(np.float32), solid, Ambiguity.SCALE, **more)))
+    differs = np.abs(twice[solid] / once[solid] - 1) > 1e-4
+    assert differs.mean() < 1e-4  # single pixels at the mask's border change sides
+
+
 def test_fixed_camera_with_movers(movers: SyntheticClip) -> None:
     maps = degrade(movers.depth, 1)
     fused = joined(run(inputs_of(movers, maps, roles=movers.roles, segments=movers.labels)))

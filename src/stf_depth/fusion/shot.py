@@ -260,7 +260,8 @@ class _Shot:
         sky = self.labels.sky(frame, self.reader.image(frame))
         if sky is None or not self.has_steady_sky:
             return sky
-        disparity = fill_unknown(*resize_masked(*self.reader.network(frame), self.full))
+        # What no depth is known of counts as far, as sky does to a sensor: depth beside it is of something solid.
+        disparity, _ = resize_masked(*self.reader.network(frame), self.full)
         return leave_to_sharp_edges(sky, disparity, radius_px=2 + self._snap_radius_px)
 
     def _snap(self, frame: int) -> Tensor:
