@@ -16,7 +16,7 @@ from the file (benchmarks/tables.py does that alone).
 
 Clips: recorded sequences (redkitchen, holowalk) and rendered scenes. Depths: networks (meter, fastdepth; recorded
 rooms only), motion (no network), degraded (true depth made unsteady and blurred: jitter of scale and shift, a
-low-frequency field, blur), mild (the same, as small as that of the best networks), and always the sensor against
+low-frequency field, blur), mild (the same, but sharp and nearly steady), and always the sensor against
 itself. Sequences and networks are looked for in the folder
 STF_DEPTH_SHARED, or ``shared`` beside the repository; without them only the rendered scenes are measured, and the file
 says so. Figures are the same in every run; times are not.
@@ -158,8 +158,9 @@ def depth_spec(name: str, clip: Scene) -> str | None:
     """The depth backend of a row, None where it does not apply: networks for rooms see only recorded rooms."""
     if name == "motion":
         return "motion"
-    if name in ("degraded", "mild"):
-        return f"precomputed:{getattr(clip, name)}"
+    made = {"degraded": clip.degraded, "mild": clip.mild}
+    if name in made:
+        return f"precomputed:{made[name]}"
     return f"onnx:{SHARED / 'models' / NETWORKS[name]}" if CLIPS[clip.name] is sequence_scene else None
 
 

@@ -23,9 +23,10 @@ def snap_to_segments(
 
     The inside grows outwards one pixel at a time, each new pixel the mean of its known neighbours of the same segment,
     held within the range of the old values nearby, so that nothing overshoots. Parts too thin to have an inside grow
-    from what lies deepest in them. It is used where both hold: values near by differ by more than ``min_contrast``
-    beyond what the slopes of the insides explain, and the image has its edge at the border: gradients there exceed
-    those beside it ``min_support`` times. A shifted or invented mask fails the second, and leaves the depth as it is.
+    from what lies deepest in them. It is used where all of this holds: values near by differ by more than
+    ``min_contrast`` beyond what the slopes of the insides explain; no pixel near by takes about half of that step, for
+    such an edge is sharp already; and the image has its edge at the border: gradients there exceed those beside it
+    ``min_support`` times. A shifted or invented mask fails the last, and leaves the depth as it is.
     log_disparity: (1, 1, H, W). segments: (1, 1, H, W) int32, 0 unlabelled. rgb: (1, 3, H, W) in [0, 1].
     """
     border = _border(segments)

@@ -24,8 +24,8 @@ class Evidence:
     """What the shot's own residuals say.
 
     strength: [0, 1], share of the correction that is applied. anchored: [0, 1], share of it that the alignment with
-    anchors has, against the one without. structure_gain: the weight of structure that was seen
-    well, against the network's, 0 where the network agrees with the structure as well as the structure with itself.
+    anchors has, against the one without. structure_gain: the weight of structure that was seen well, against the
+    network's, 0 where the network agrees with the structure as well as the structure with itself.
     completed_gain: the same for all of it. network_noise: spread of log disparity between the aligned network and the
     sure structure. jitter: of the aligned network between frames. contradiction: gap of log disparity between them at
     which the structure is believed by half.
@@ -79,7 +79,9 @@ def weigh_evidence(alignment: Alignment, config: FusionConfig) -> Evidence:
     noise; completed_gain the same over the noise s0 of structure in general. Both are limited. p = 1 gives
     inverse-variance weights. A larger p leaves a network that is nearly as good as the structure more of its own say,
     and one that is much worse less: its errors have longer tails than the spread tells. strength goes from 0 to 1 while
-    the links' spread goes from the noise of flow to 1.4 times that, or while the gain goes from 0 to 1/4.
+    the links' spread goes from the noise of flow to 1.4 times that, while the gain goes from 0 to 1/4, or while the
+    spread that alignment by the links alone takes away goes from abstain_jitter to 1.4 times that. The first two ask
+    for the alignment with anchors, the last for the one without.
     """
     noise, (before, after) = alignment.anchor_noise, alignment.link_noise
     gain = completed = 0.0

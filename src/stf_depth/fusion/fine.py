@@ -22,7 +22,7 @@ class FineFilter:
     The means are over the frames within ``fine_radius``, of what each has at the nearest pixel: reading between pixels
     would mix the two sides of an edge. What differs by ``fine_tolerance`` counts half, since it may be another surface,
     so edges stay nearly as sharp as they are; in the counterpart of the pixel's own segment it is the same one, and
-    ``fine_tolerance_inside`` holds.
+    ``fine_tolerance_inside`` holds. Both shrink where the network and its single pixels are steady.
     """
 
     def __init__(

@@ -203,8 +203,8 @@ class _Shot:
     def _fused(self, frame: int) -> Fused:
         """The full-size input with the low band's correction, its edges and sky moved to their segments."""
         logmap, low = self.prelook.logmap, self.low_band(frame)
-        value, sky = self._steadied(frame), self._sky(frame)
         disparity, valid = resize_masked(*self.reader.network(frame), self.full)
+        value, sky = self._steadied(frame), self._sky(frame, disparity)
         if sky is None:
             untouched = value == self.plain(frame)[:, :1]
             corrected = logmap.corrected(disparity, resize(low.correction, self.full))
@@ -253,15 +253,17 @@ class _Shot:
         count, reach = len(self.inputs), fuse.snap_reach
         return value + voted_along_flow(self.snaps, self.same, self.fields.steps, frame, count, reach=reach)
 
-    def _sky(self, frame: int) -> Tensor | None:
-        """1 where there is sky, (1, 1, H, W); None where there is none or the stage is off."""
+    def _sky(self, frame: int, disparity: Tensor) -> Tensor | None:
+        """1 where there is sky, (1, 1, H, W); None where there is none or the stage is off.
+
+        disparity: the network's, 0 where it is unknown: that counts as far, as sky is to a sensor, and what lies beside
+        it as solid.
+        """
         if not (self._has_labels and self.fuse.sky):
             return None
         sky = self.labels.sky(frame, self.reader.image(frame))
         if sky is None or not self.has_steady_sky:
             return sky
-        # What no depth is known of counts as far, as sky does to a sensor: depth beside it is of something solid.
-        disparity, _ = resize_masked(*self.reader.network(frame), self.full)
         return leave_to_sharp_edges(sky, disparity, radius_px=2 + self._snap_radius_px)
 
     def _snap(self, frame: int) -> Tensor:
