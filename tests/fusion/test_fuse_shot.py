@@ -149,6 +149,20 @@ def test_a_sharp_network_that_flickers_little_is_steadied_and_keeps_its_edges(ro
     assert edges[2][is_edge].mean() > 0.95 * edges[1][is_edge].mean()
 
 
+def test_flicker_below_the_noise_of_flow_is_taken_away_without_the_structure(room: SyntheticClip) -> None:
+    faint = DegradeConfig(scale=0.01, shift=0, field_white=0.004, field_slow=0.004, blur_sigma_px=0.5)
+    maps = degrade(room.depth, 1, faint)
+    bias = np.exp(0.04 * np.sin(np.linspace(0, 5, WH[0])))[None, None].astype(np.float32)
+    structure = StructureMaps(true_disparity(room) * bias, np.full(room.depth.shape, 0.8, np.float32))
+    inputs = inputs_of(room, maps, camera=camera_of(room), structure=structure)
+    fused, anchored = (joined(run(inputs, {"fusion.abstain": abstain})) for abstain in (True, False))
+    everywhere = np.ones(fused.shape, bool)
+    before, after = (flicker(depth / true_disparity(room), everywhere) for depth in (maps.depth, fused))
+    assert after < 0.5 * before
+    assert abs_rel(fused, room) < abs_rel(maps.depth, room)
+    assert abs_rel(fused, room) < 0.8 * abs_rel(anchored, room)
+
+
 @pytest.mark.parametrize("ambiguity", [Ambiguity.SCALE, Ambiguity.AFFINE])
 def test_structure_that_swaps_near_and_far_is_not_used(room: SyntheticClip, ambiguity: Ambiguity) -> None:
     maps = replace(degrade(room.depth, 1), ambiguity=ambiguity)
