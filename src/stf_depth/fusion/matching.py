@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from stf_depth.fusion.reader import FrameCache
@@ -28,12 +29,13 @@ class SegmentMatches:
         position: that place, (1, 2, H, W). known: bool, where it is known. False where either place has no segment.
         """
         (mine, own_ids), (there, their_ids) = self._numbered(frame), self._numbered(other)
-        theirs = at_nearest(there, position)
         shape = (len(their_ids), len(own_ids))
-        shared = torch.bincount((theirs * shape[1] + mine)[known], minlength=shape[0] * shape[1]).view(shape)
+        nowhere = shape[0] * shape[1]
+        pair = torch.where(known, at_nearest(there, position) * shape[1] + mine, nowhere).flatten()
+        shared = torch.bincount(pair, minlength=nowhere + 1)[:nowhere].view(shape)
         union = shared.sum(0) + shared.sum(1, keepdim=True) - shared
         is_counterpart = (2 * shared > union) & (their_ids != 0)[:, None] & (own_ids != 0)
-        return known & is_counterpart[theirs, mine]
+        return F.pad(is_counterpart.flatten(), (0, 1)).index_select(0, pair).view(known.shape)
 
     def widened(self, frame: int, narrow: float | Tensor, wide: float | Tensor) -> Tolerance:
         """``narrow``, and ``wide`` where a value comes from the counterpart of the pixel's own segment."""
@@ -45,6 +47,6 @@ class SegmentMatches:
 
 
 def _numbered(segments: Tensor) -> _Numbered:
-    """Numbers from 0 on in place of ids, (1, 1, H, W) int64, and the ids that they stand for."""
+    """Numbers from 0 on in place of ids, (1, 1, H, W) int32, and the ids that they stand for."""
     ids, numbers = torch.unique(segments, return_inverse=True)
-    return numbers, ids
+    return numbers.int(), ids

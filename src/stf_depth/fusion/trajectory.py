@@ -51,20 +51,22 @@ def pixel_grid(like: Tensor) -> Tensor:
 def look_up(values: Tensor, position: Tensor, mode: Reading = "bilinear") -> tuple[Tensor, Tensor]:
     """Values (1, C, h, w) at pixel positions (1, 2, h, w), and 1 where these lie in the image, else 0."""
     height, width = values.shape[-2:]
-    x = position[:, 0] * (2 / max(width - 1, 1)) - 1
-    y = position[:, 1] * (2 / max(height - 1, 1)) - 1
-    inside = ((x.abs() <= 1) & (y.abs() <= 1)).to(values)
+    scale = position.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)]).view(1, 2, 1, 1)
+    place = (position * scale).sub_(1)
     # Clamped here: not every device can take the border's value for what lies outside.
-    found = F.grid_sample(values, torch.stack([x, y], -1).clamp(-1, 1), mode, padding_mode="zeros", align_corners=True)
-    return found, inside[:, None]
+    clamped = place.clamp(-1, 1)
+    found = F.grid_sample(values, clamped.permute(0, 2, 3, 1), mode, padding_mode="zeros", align_corners=True)
+    x_inside, y_inside = (place == clamped).chunk(2, 1)
+    return found, (x_inside & y_inside).to(values)
 
 
 def at_nearest(values: Tensor, position: Tensor) -> Tensor:
     """Whole numbers (1, 1, H, W) at the pixel nearest to each position (1, 2, H, W), the border's outside."""
     height, width = values.shape[-2:]
-    x = position[:, 0].round().long().clamp(0, width - 1)
-    y = position[:, 1].round().long().clamp(0, height - 1)
-    return values[0, 0][y, x][None]
+    x, y = position.round().chunk(2, 1)
+    index = torch.add(x.clamp(0, width - 1).int(), y.clamp(0, height - 1).int(), alpha=width)
+    # A position without a number becomes any whole one.
+    return values.flatten().index_select(0, index.flatten().clamp_(min=0)).view(index.shape)
 
 
 def checked_steps(forward: Tensor, backward: Tensor, tolerance_px: float) -> tuple[Tensor, Tensor]:
