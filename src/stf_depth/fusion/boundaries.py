@@ -135,22 +135,28 @@ def _range_around(values: Tensor, radius_px: int) -> tuple[Tensor, Tensor]:
 
 
 def _grow(values: Tensor, known: Tensor, segments: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    same = [
-        (segments.narrow(axis, 1, length) == segments.narrow(axis, 0, length)).to(values)
-        for axis, length in ((2, segments.shape[2] - 1), (3, segments.shape[3] - 1))
-    ]
-    # Values and their count side by side; unknown pixels hold 0 in both.
-    both = torch.cat([values * known, known], 1)
+    """Work on the pixels that are to be filled alone, few of a picture's, with the indices of their 4 neighbours."""
+    value, filled = (values * known).flatten(), known.flatten().clone()
+    left = ((filled < 0.5) & (segments.flatten() > 0)).nonzero()[:, 0]
+    beside = _neighbours_of(left, segments)
     for _ in range(steps):
-        total = torch.zeros_like(both)
-        for axis, joined in zip((2, 3), same, strict=True):
-            length = joined.shape[axis]
-            total.narrow(axis, 1, length).add_(joined * both.narrow(axis, 0, length))
-            total.narrow(axis, 0, length).add_(joined * both.narrow(axis, 1, length))
-        mean, count = total[:, :1] / total[:, 1:].clamp(min=1), total[:, 1:]
-        new = (1 - both[:, 1:]) * (count > 0)
-        both = both + new * torch.cat([mean, torch.ones_like(mean)], 1)
-    return both[:, :1], both[:, 1:]
+        above, below, before, behind = (value.index_select(0, one) for one in beside)
+        total = above + below + before + behind
+        count = sum(filled.index_select(0, one) for one in beside)
+        here, done = value.index_select(0, left), filled.index_select(0, left)
+        value.index_copy_(0, left, here + (1 - done) * (total / count.clamp(min=1)))
+        filled.index_copy_(0, left, torch.maximum(done, count.clamp(max=1)))
+    return value.view(values.shape), filled.view(values.shape)
+
+
+def _neighbours_of(pixels: Tensor, segments: Tensor) -> list[Tensor]:
+    """Flat indices above, below, before and behind each of ``pixels`` (N,), its own for one of another segment."""
+    height, width = segments.shape[-2:]
+    ids = segments.flatten()
+    own = ids.index_select(0, pixels)
+    y, x = pixels // width, pixels % width
+    near = pixels - width * (y > 0), pixels + width * (y < height - 1), pixels - 1 * (x > 0), pixels + 1 * (x < width - 1)
+    return [torch.where(ids.index_select(0, other) == own, other, pixels) for other in near]
 
 
 def border_support(segments: Tensor, rgb: Tensor, *, radius_px: int, slack_px: int, min_support: float) -> float:

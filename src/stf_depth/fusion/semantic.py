@@ -59,10 +59,12 @@ class Labels:
         roles = self._reader.roles(frame, self._full)
         around = resize(F.max_pool2d(vote, 5, stride=1, padding=2), self._full)
         own = (roles == int(Role.SKY)) & (around > _SOME_VOTES)
-        filled = joint_upsample(vote, image, colour_spread=self._config.sky_colour_spread)
-        missing = (roles == int(Role.UNKNOWN)) & (filled > _ALL_VOTES)
+        unknown = roles == int(Role.UNKNOWN)
+        if bool(unknown.any()):
+            filled = joint_upsample(vote, image, colour_spread=self._config.sky_colour_spread)
+            own = own | (unknown & (filled > _ALL_VOTES))
         band_px = 1 + max(1, round(self._config.snap_radius * max(self._full)))
-        return move_border_to_colours((own | missing).to(image), image, band_px=band_px)
+        return move_border_to_colours(own.to(image), image, band_px=band_px)
 
     def _moved(self, segments: Tensor, frame: int, direction: int, distance: int) -> Tensor:
         position = pixel_grid(self._steps(min(frame, frame + direction))[0])

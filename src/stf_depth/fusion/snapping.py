@@ -29,18 +29,23 @@ def voted_along_flow(
     counts. values: (1, 1, H, W). steps: of any size (h, w).
     """
     own = values(frame)
-    found = [(own, torch.ones_like(own, dtype=torch.bool), torch.ones_like(own, dtype=torch.bool))]
+    always = torch.ones_like(own, dtype=torch.bool)
+    found = [(own, always, always)]
     size = (int(own.shape[-2]), int(own.shape[-1]))
     for other, _, there, alive in places(size, steps, frame, frame_count, reach):
         value, inside = look_up(values(other), there)
         known = (alive > 0.5) & (inside > 0)
         found.append((value, known, matches(frame, other, there, known)))
-    value, known, same = (torch.cat(part, 1) for part in zip(*found, strict=True))
-    mean = (value * same).sum(1, keepdim=True) / same.sum(1, keepdim=True)
-    return torch.where(2 * same.sum(1, keepdim=True) > known.sum(1, keepdim=True), mean, _median(value, known))
+    # Edges are few of a picture's pixels, and elsewhere all say 0.
+    voted = sum(value.abs() for value, _, _ in found).flatten().nonzero()[:, 0]
+    value, known, same = (torch.stack([one.flatten()[voted] for one in part]) for part in zip(*found, strict=True))
+    agree = same.sum(0)
+    mean = (value * same).sum(0) / agree
+    chosen = torch.where(2 * agree > known.sum(0), mean, _median(value, known))
+    return torch.zeros_like(own).flatten().index_copy(0, voted, chosen).view(own.shape)
 
 
 def _median(values: Tensor, known: Tensor) -> Tensor:
-    """The median of those known of values (1, N, H, W), one at least; of an even number the mean of the middle two."""
-    ordered, count = torch.where(known, values, torch.inf).sort(1).values, known.sum(1, keepdim=True)
-    return (ordered.gather(1, (count - 1) // 2) + ordered.gather(1, count // 2)) / 2
+    """The median of those known of each column of values (K, N), one at least; of an even number the mean of two."""
+    ordered, count = torch.where(known, values, torch.inf).sort(0).values, known.sum(0, keepdim=True)
+    return ((ordered.gather(0, (count - 1) // 2) + ordered.gather(0, count // 2)) / 2)[0]
