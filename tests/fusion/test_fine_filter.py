@@ -13,7 +13,7 @@ from stf_depth.config import RunConfig
 from stf_depth.fusion.inputs import ShotInputs, StructureMaps
 from stf_depth.fusion.poses import PoseFilter
 from stf_depth.fusion.shot import fuse_shot
-from stf_depth.fusion.trajectory import look_up, trajectory_filter
+from stf_depth.fusion.trajectory import is_inside, look_up, trajectory_filter
 from stf_depth.synthetic import SyntheticClip, render_clip, scene
 from stf_depth.types import Ambiguity, CameraPath, Intrinsics, MotionKind, Role
 
@@ -114,9 +114,8 @@ def test_an_edge_stays_as_sharp_as_it_is() -> None:
 def test_nearest_reading_has_only_values_of_pixels() -> None:
     values = torch.arange(12.0).view(1, 1, 3, 4)
     position = torch.tensor([[0.4, 1.6, 2.4], [0.0, 1.0, 2.4]]).view(1, 2, 1, 3)
-    found, inside = look_up(values, position, "nearest")
-    assert found.flatten().tolist() == [0, 6, 10]
-    assert inside.flatten().tolist() == [1, 1, 0]
+    assert look_up(values, position, "nearest").flatten().tolist() == [0, 6, 10]
+    assert is_inside(position, (3, 4)).flatten().tolist() == [True, True, False]
 
 
 def test_a_field_of_another_size_is_followed_along_the_same_flow() -> None:

@@ -25,7 +25,7 @@ from stf_depth.fusion.egomotion import agreement, between_two, camera_step
 from stf_depth.fusion.prelook import offset_below
 from stf_depth.fusion.reader import as_image, flow_pair, low_size
 from stf_depth.fusion.resampling import fill_unknown, resize, resize_masked
-from stf_depth.fusion.trajectory import checked_steps, look_up, pixel_grid
+from stf_depth.fusion.trajectory import checked_steps, is_inside, look_up, pixel_grid
 from stf_depth.perception.base import FlowBackend
 from stf_depth.types import Ambiguity, BoolArray, Float32Array, Float64Array, Uint8Array
 
@@ -150,8 +150,9 @@ class CausalFuser:
         """The frame averaged with the past, and the past with its flow to the frame; the frame itself after a cut."""
         ahead, back = self._steps(before.small_rgb, frame.small_rgb)
         position = pixel_grid(back) + back[:, :2]
-        past, inside = look_up(torch.cat([before.fused, before.weight, before.valid], 1), position)
-        same = back[:, 2:] * inside * self._same_color(frame.small_rgb, before.small_rgb, position)
+        past = look_up(torch.cat([before.fused, before.weight, before.valid], 1), position)
+        same = back[:, 2:] * is_inside(position, past.shape[-2:])
+        same = same * self._same_color(frame.small_rgb, before.small_rgb, position)
         if float(same.mean()) < self._config.reset_below:
             return frame, before
         known = same * frame.valid * (past[:, 2:] > 0.99)
@@ -211,7 +212,7 @@ class CausalFuser:
         here, there = (
             torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None].to(self._device) for image in (rgb, other)
         )
-        gap = (look_up(there, position)[0] - here).abs().mean(1, keepdim=True)
+        gap = (look_up(there, position) - here).abs().mean(1, keepdim=True)
         return (gap < self._config.color_tolerance).to(here)
 
     def _line(self, disparity: Tensor, past: Tensor, known: Tensor) -> _Line:
@@ -277,9 +278,9 @@ class CausalFuser:
         for later in self._held:
             if flow is None or later.step is None:
                 break
-            moved, inside = look_up(flow, position)
+            moved, inside = look_up(flow, position), is_inside(position, flow.shape[-2:])
             position, alive = position + moved[:, :2], alive * moved[:, 2:] * inside
-            found, _ = look_up(torch.cat([later.corrected, later.valid], 1), position)
+            found = look_up(torch.cat([later.corrected, later.valid], 1), position)
             motion = later.step @ motion
             seen = self._seen_from(frame, later, found[:, :1], motion, position)
             gap = (seen - frame.fused) / tolerance

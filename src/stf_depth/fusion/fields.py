@@ -254,4 +254,4 @@ def over_pixels(grid: Tensor, like: Tensor) -> Tensor:
     # The edges lie half a pixel outside the outermost pixels' centres.
     (rows, columns), (height, width) = grid.shape[-2:], like.shape[-2:]
     x, y = (pixel_grid(like) + 0.5).chunk(2, 1)
-    return look_up(grid, torch.cat([x * ((columns - 1) / width), y * ((rows - 1) / height)], 1))[0]
+    return look_up(grid, torch.cat([x * ((columns - 1) / width), y * ((rows - 1) / height)], 1))

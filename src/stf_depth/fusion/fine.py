@@ -84,4 +84,4 @@ class FineFilter:
         x, y = (position + 0.5).chunk(2, 1)
         (height, width), low = field.shape[-2:], position.shape[-2:]
         there = torch.cat([x * (width / low[1]), y * (height / low[0])], 1) - 0.5
-        return look_up(field, there, "nearest")[0]
+        return look_up(field, there, "nearest")

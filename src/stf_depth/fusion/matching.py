@@ -28,22 +28,34 @@ class SegmentMatches:
 
         position: that place, (1, 2, H, W). known: bool, where it is known. False where either place has no segment.
         """
-        (mine, own_ids), (there, their_ids) = self._numbered(frame), self._numbered(other)
-        shape = (len(their_ids), len(own_ids))
-        nowhere = shape[0] * shape[1]
-        pair = torch.where(known, at_nearest(there, position) * shape[1] + mine, nowhere).flatten()
-        shared = torch.bincount(pair, minlength=nowhere + 1)[:nowhere].view(shape)
-        union = shared.sum(0) + shared.sum(1, keepdim=True) - shared
-        is_counterpart = (2 * shared > union) & (their_ids != 0)[:, None] & (own_ids != 0)
-        return F.pad(is_counterpart.flatten(), (0, 1)).index_select(0, pair).view(known.shape)
+        pair, is_counterpart = self._pairs(frame, other, position, known)
+        return _read(is_counterpart, pair)
 
     def widened(self, frame: int, narrow: float | Tensor, wide: float | Tensor) -> Tolerance:
         """``narrow``, and ``wide`` where a value comes from the counterpart of the pixel's own segment."""
 
         def tolerance(other: int, position: Tensor, known: Tensor) -> Tensor:
-            return torch.where(self(frame, other, position, known), wide, narrow)
+            pair, is_counterpart = self._pairs(frame, other, position, known)
+            if isinstance(narrow, Tensor) or isinstance(wide, Tensor):
+                return torch.where(_read(is_counterpart, pair), wide, narrow)
+            # Choosing in the small table is many times faster than at the pixels.
+            return _read(torch.where(is_counterpart, wide, narrow), pair)
 
         return tolerance
+
+    def _pairs(self, frame: int, other: int, position: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Each pixel's pair of segments, (1, 1, H, W) int32, 0 where it is not known, and which pairs are one thing."""
+        (mine, own_ids), (there, their_ids) = self._numbered(frame), self._numbered(other)
+        shape = (len(their_ids), len(own_ids))
+        pair = (at_nearest(there, position) * shape[1] + (mine + 1)) * known
+        shared = torch.bincount(pair.flatten(), minlength=1 + shape[0] * shape[1])[1:].view(shape)
+        union = shared.sum(0) + shared.sum(1, keepdim=True) - shared
+        is_counterpart = (2 * shared > union) & (their_ids != 0)[:, None] & (own_ids != 0)
+        return pair, F.pad(is_counterpart.flatten(), (1, 0))
+
+
+def _read(table: Tensor, index: Tensor) -> Tensor:
+    return table.index_select(0, index.flatten()).view(index.shape)
 
 
 def _numbered(segments: Tensor) -> _Numbered:

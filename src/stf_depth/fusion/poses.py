@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stf_depth.fusion.trajectory import Field, Reading, Tolerance, look_up, tolerated
+from stf_depth.fusion.trajectory import Field, Reading, Tolerance, is_inside, look_up, tolerated
 from stf_depth.geometry.fuse import normalised_rays
 from stf_depth.geometry.poses import relative
 from stf_depth.types import BoolArray, CameraPath, Float32Array, Float64Array, Intrinsics
@@ -81,11 +81,11 @@ class PoseFilter:
         self, there: Tensor, value: Tensor, frame: int, other: int, tolerance: Tolerance, reading: Reading
     ) -> tuple[Tensor, Tensor]:
         position, seen, rotated = self.project(value, frame, other)
-        found, inside = look_up(there, position, reading)
+        found = look_up(there, position, reading)
         expected = value - torch.log(seen.clamp(min=1e-4))
         gap = (found[:, :1] - expected) * (seen / rotated.clamp(min=0.2)).clamp(0.2, 5)
-        is_seen = inside * (seen > 1e-4)
-        known = found[:, 1:] * is_seen / (1 + (gap / tolerated(tolerance, other, position, is_seen > 0)) ** 2)
+        is_seen = is_inside(position, there.shape[-2:]) & (seen > 1e-4)
+        known = found[:, 1:] * is_seen / (1 + (gap / tolerated(tolerance, other, position, is_seen)) ** 2)
         return gap, known
 
     def step(self, frame: int, other: int) -> Float64Array:

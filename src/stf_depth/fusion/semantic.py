@@ -72,7 +72,7 @@ class Labels:
         for step in range(distance):
             here = frame + direction * step
             flow = self._steps(here)[0] if direction > 0 else self._steps(here - 1)[1]
-            position = position + look_up(flow, position)[0][:, :2]
+            position = position + look_up(flow, position)[:, :2]
         height, width = self._full
         factor = position.new_tensor([width / position.shape[-1], height / position.shape[-2]]).view(1, 2, 1, 1)
         there = pixel_grid(position.new_zeros(1, 1, height, width)) + resize(position - start, self._full) * factor
@@ -92,7 +92,7 @@ def vote_role(frames: Callable[[int], LowFrame], steps: Steps, frame: int, frame
     yes, votes = here[:, :1] * here[:, 1:], here[:, 1:].clone()
     for direction in (1, -1):
         for other, position, alive in followed(steps, frame, frame_count, direction, _VOTES):
-            found, _ = look_up(_mask(frames(other), role), position)
+            found = look_up(_mask(frames(other), role), position)
             yes = yes + alive * found[:, :1] * found[:, 1:]
             votes = votes + alive * found[:, 1:]
     return yes / votes.clamp(min=1e-6)

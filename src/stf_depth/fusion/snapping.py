@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stf_depth.fusion.matching import SegmentMatches
-from stf_depth.fusion.trajectory import Steps, look_up, places
+from stf_depth.fusion.trajectory import Steps, is_inside, look_up, places
 
 __all__ = ["voted_along_flow"]
 
@@ -33,9 +33,8 @@ def voted_along_flow(
     found = [(own, always, always)]
     size = (int(own.shape[-2]), int(own.shape[-1]))
     for other, _, there, alive in places(size, steps, frame, frame_count, reach):
-        value, inside = look_up(values(other), there)
-        known = (alive > 0.5) & (inside > 0)
-        found.append((value, known, matches(frame, other, there, known)))
+        known = (alive > 0.5) & is_inside(there, size)
+        found.append((look_up(values(other), there), known, matches(frame, other, there, known)))
     # Edges are few of a picture's pixels, and elsewhere all say 0.
     voted = sum(value.abs() for value, _, _ in found).flatten().nonzero()[:, 0]
     value, known, same = (torch.stack([one.flatten()[voted] for one in part]) for part in zip(*found, strict=True))

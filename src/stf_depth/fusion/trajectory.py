@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -21,6 +22,7 @@ __all__ = [
     "at_nearest",
     "checked_steps",
     "followed",
+    "is_inside",
     "look_up",
     "pixel_grid",
     "places",
@@ -38,26 +40,36 @@ Steps = Callable[[int], tuple[Tensor, Tensor]]  # frame -> steps to the next fra
 
 
 def pixel_grid(like: Tensor) -> Tensor:
-    """Pixel positions (1, 2, h, w), x before y."""
-    height, width = like.shape[-2:]
+    """Pixel positions (1, 2, h, w), x before y; not to be written to."""
+    return _pixel_grid(int(like.shape[-2]), int(like.shape[-1]), like.device, like.dtype)
+
+
+@lru_cache(maxsize=2)  # of the low band and of the full size
+def _pixel_grid(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     y, x = torch.meshgrid(
-        torch.arange(height, device=like.device, dtype=like.dtype),
-        torch.arange(width, device=like.device, dtype=like.dtype),
-        indexing="ij",
+        torch.arange(height, device=device, dtype=dtype), torch.arange(width, device=device, dtype=dtype), indexing="ij"
     )
     return torch.stack([x, y])[None]
 
 
-def look_up(values: Tensor, position: Tensor, mode: Reading = "bilinear") -> tuple[Tensor, Tensor]:
-    """Values (1, C, h, w) at pixel positions (1, 2, h, w), and 1 where these lie in the image, else 0."""
+def look_up(values: Tensor, position: Tensor, mode: Reading = "bilinear") -> Tensor:
+    """Values (1, C, H, W) at pixel positions (1, 2, h, w), those of the border outside: (1, C, h, w)."""
     height, width = values.shape[-2:]
-    scale = position.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)]).view(1, 2, 1, 1)
-    place = (position * scale).sub_(1)
+    scale = _to_unit_square(int(height), int(width), position.device, position.dtype)
     # Clamped here: not every device can take the border's value for what lies outside.
-    clamped = place.clamp(-1, 1)
-    found = F.grid_sample(values, clamped.permute(0, 2, 3, 1), mode, padding_mode="zeros", align_corners=True)
-    x_inside, y_inside = (place == clamped).chunk(2, 1)
-    return found, (x_inside & y_inside).to(values)
+    place = (position * scale).sub_(1).clamp_(-1, 1).permute(0, 2, 3, 1)
+    return F.grid_sample(values, place, mode, padding_mode="zeros", align_corners=True)
+
+
+@lru_cache(maxsize=16)  # small, and a GPU waits for each that is made anew
+def _to_unit_square(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)], device=device, dtype=dtype).view(1, 2, 1, 1)
+
+
+def is_inside(position: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Whether pixel positions (1, 2, h, w) lie in a picture of ``size`` (H, W): (1, 1, h, w) bool."""
+    x, y = position.chunk(2, 1)
+    return (x.clamp(0, size[1] - 1) == x) & (y.clamp(0, size[0] - 1) == y)
 
 
 def at_nearest(values: Tensor, position: Tensor) -> Tensor:
@@ -76,10 +88,11 @@ def checked_steps(forward: Tensor, backward: Tensor, tolerance_px: float) -> tup
 
 
 def _checked(there: Tensor, back: Tensor, grid: Tensor, tolerance_px: float) -> Tensor:
-    returning, inside = look_up(back, grid + there)
+    returning = look_up(back, grid + there)
     gap = ((there + returning) ** 2).sum(1, keepdim=True)
     limit = tolerance_px + FLOW_SLACK * (there**2).sum(1, keepdim=True).sqrt()
-    return torch.cat([there, (gap < limit * limit).to(there) * inside], 1)
+    good = (gap < limit * limit) & is_inside(grid + there, back.shape[-2:])
+    return torch.cat([there, good.to(there)], 1)
 
 
 def followed(
@@ -95,7 +108,7 @@ def followed(
         step = steps(other - 1)[0] if direction > 0 else steps(other)[1]
         if position is None:
             position, alive = pixel_grid(step), torch.ones_like(step[:, :1])
-        moved, inside = look_up(step, position)
+        moved, inside = look_up(step, position), is_inside(position, step.shape[-2:])
         position, alive = position + moved[:, :2], alive * moved[:, 2:] * inside
         yield other, position, alive
 
@@ -141,7 +154,7 @@ def trajectory_filter(
     size = (int(here.shape[-2]), int(here.shape[-1]))
     total, weights = value * weight, weight.clone()
     for other, stepped, position, alive in places(size, steps, frame, frame_count, radius):
-        found, _ = look_up(field(other), position, reading)
+        found = look_up(field(other), position, reading)
         seen = found[:, :1] if change is None else found[:, :1] - resize(change(other, stepped), size)
         gap = (seen - value) / tolerated(tolerance, other, position, alive > 0.5)
         known = found[:, 1:] * alive / (1 + gap * gap)
