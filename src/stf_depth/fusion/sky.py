@@ -21,6 +21,7 @@ from stf_depth.config import FusionConfig
 from stf_depth.frames import MappedFrames, nearest
 from stf_depth.fusion.boundaries import border_support, dilate, nearer_half
 from stf_depth.fusion.inputs import ShotInputs, sampled_frames
+from stf_depth.fusion.trajectory import look_up
 from stf_depth.types import BoolArray, Float32Array, Frames, Role, Uint8Array
 
 __all__ = [
@@ -182,34 +183,50 @@ def move_border_to_colours(mask: Tensor, image: Tensor, *, band_px: int) -> Tens
     mask: (1, 1, H, W). image: (1, 3, H, W) in [0, 1].
     """
     inside, outside = 1 - dilate(1 - mask, band_px), 1 - dilate(mask, band_px)
-    near = (inside < 0.5) & (outside < 0.5)
-    if not bool(near.any()):
+    near = ((inside < 0.5) & (outside < 0.5)).flatten().nonzero()[:, 0]
+    if len(near) == 0:
         return mask
-    (mean_in, unlike_in), (mean_out, unlike_out) = (_colours(side, image, 3 * band_px) for side in (inside, outside))
-    known = near & torch.isfinite(unlike_in) & torch.isfinite(unlike_out)
+    moments = torch.cat([torch.ones_like(mask), image, image * image], 1)
+    here = image.flatten(2).index_select(2, near)
+    (mean_in, unlike_in), (mean_out, unlike_out) = (
+        _colours(side * moments, here, near, 3 * band_px) for side in (inside, outside)
+    )
+    known = torch.isfinite(unlike_in) & torch.isfinite(unlike_out)
     step = mean_out - mean_in
-    share_out = ((image - mean_in) * step).sum(1, keepdim=True) / (step * step).sum(1, keepdim=True).clamp(min=1e-6)
-    leaves = known & (mask > 0.5) & (unlike_out + _CLEARLY < unlike_in)
-    joins = known & (mask < 0.5) & (unlike_in + _CLEARLY < unlike_out)
-    leaves = leaves & (_is_thick(leaves, 1 - mask) | (share_out > _MOSTLY))
-    joins = joins & (_is_thick(joins, mask) | (share_out < 1 - _MOSTLY))
+    share_out = ((here - mean_in) * step).sum(1) / (step * step).sum(1).clamp(min=1e-6)
+    is_in = mask.flatten().index_select(0, near) > 0.5
+    leaves = _on_map(known & is_in & (unlike_out + _CLEARLY < unlike_in), near, mask)
+    joins = _on_map(known & ~is_in & (unlike_in + _CLEARLY < unlike_out), near, mask)
+    leaves = leaves & (_is_thick(leaves, 1 - mask) | _on_map(share_out > _MOSTLY, near, mask))
+    joins = joins & (_is_thick(joins, mask) | _on_map(share_out < 1 - _MOSTLY, near, mask))
     return torch.where(leaves, 0.0, torch.where(joins, 1.0, mask))
 
 
-def _colours(side: Tensor, image: Tensor, reach_px: int) -> tuple[Tensor, Tensor]:
-    """Mean colour of ``side`` around each pixel, and how unlike it the pixel is: infinite where it is out of reach."""
+def _colours(moments: Tensor, colours: Tensor, pixels: Tensor, reach_px: int) -> tuple[Tensor, Tensor]:
+    """Mean colour of a side around each of ``pixels``, and how unlike it they are: infinite where it is out of reach.
+
+    moments: 1, colour and its square on that side, 0 on the other, (1, 7, H, W). colours: (1, 3, N), of the pixels.
+    pixels: (N,), flat indices. Returns (1, 3, N) and (1, N).
+    """
     # Means over many pixels are smooth: they are taken on cells and read off between their centres.
     cell = max(1, reach_px // _CELLS)
     around = round(reach_px / cell)
-    cells = F.avg_pool2d(torch.cat([side, side * image, side * image * image], 1), cell, stride=cell, ceil_mode=True)
+    cells = F.avg_pool2d(moments, cell, stride=cell, ceil_mode=True)
     means = F.avg_pool2d(cells, 2 * around + 1, stride=1, padding=around)
-    wide = F.interpolate(means, scale_factor=cell, mode="bilinear", align_corners=False)
-    sums = wide[..., : side.shape[2], : side.shape[3]]
+    width = moments.shape[-1]
+    place = torch.stack([pixels % width, pixels // width]).to(moments)
+    sums = look_up(means, ((place + 0.5) / cell - 0.5)[None, :, None])[:, :, 0]
     weight = sums[:, :1]
     mean, square = (sums[:, 1:] / weight.clamp(min=1e-6)).chunk(2, 1)
     variance = (square - mean * mean).clamp(min=0) + _COLOUR_NOISE**2
-    unlike = ((image - mean) ** 2 / variance + torch.log(variance)).sum(1, keepdim=True)
-    return mean, torch.where(weight > _NOT_THERE, unlike, torch.inf)
+    unlike = ((colours - mean) ** 2 / variance + torch.log(variance)).sum(1)
+    return mean, torch.where(weight[:, 0] > _NOT_THERE, unlike, torch.inf)
+
+
+def _on_map(values: Tensor, pixels: Tensor, like: Tensor) -> Tensor:
+    """Bools (1, N) of ``pixels`` on a map of the shape of ``like``, False elsewhere."""
+    found = torch.zeros(like.numel(), dtype=torch.bool, device=like.device)
+    return found.index_copy(0, pixels, values[0]).view(like.shape)
 
 
 def _is_thick(moved: Tensor, to: Tensor) -> Tensor:

@@ -42,19 +42,22 @@ def joint_upsample(values: Tensor, image: Tensor, *, colour_spread: float) -> Te
     low_h, low_w = values.shape[-2:]
     if (low_h, low_w) == (height, width):
         return values
-    small = resize(image, (low_h, low_w))
+    small = torch.cat([values, resize(image, (low_h, low_w))], 1)
     y0, fy = _neighbours(height, low_h, values)
     x0, fx = _neighbours(width, low_w, values)
+    # Columns first: reading along rows is the slow direction, and there are fewer rows of the small picture.
+    columns = [small.index_select(3, (x0 + dx).clamp(0, low_w - 1)) for dx in (0, 1)]
     total = values.new_zeros(1, values.shape[1], height, width)
     weights = values.new_zeros(1, 1, height, width)
     for dy in (0, 1):
         for dx in (0, 1):
-            y, x = (y0 + dy).clamp(0, low_h - 1), (x0 + dx).clamp(0, low_w - 1)
+            there = columns[dx].index_select(2, (y0 + dy).clamp(0, low_h - 1))
+            value, colour = there[:, : values.shape[1]], there[:, values.shape[1] :]
             near = (fy if dy else 1 - fy)[:, None] * (fx if dx else 1 - fx)[None, :]
-            distance = ((image - small[..., y[:, None], x[None, :]]) ** 2).sum(1, keepdim=True)
+            distance = ((image - colour) ** 2).sum(1, keepdim=True)
             weight = (near + 1e-3) * (torch.exp(distance * (-0.5 / colour_spread**2)) + 1e-4)
-            total = total + weight * values[..., y[:, None], x[None, :]]
-            weights = weights + weight
+            total += weight * value
+            weights += weight
     return total / weights
 
 
