@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import cv2
 
-__all__ = ["AHEAD_ITEMS", "mapped_ahead", "thread_pool"]
+__all__ = ["AHEAD_ITEMS", "delayed", "mapped_ahead", "thread_pool"]
 
 AHEAD_ITEMS = 2  # in work beyond the one that is waited for: enough to keep every thread busy
 
@@ -49,3 +49,17 @@ def mapped_ahead(
     finally:
         for future in waiting:
             future.cancel()
+
+
+def delayed(items: Iterable[Item], by: int) -> Iterator[Item]:
+    """``items``, each when the one ``by`` later has come, the last ones when there are no more.
+
+    >>> list(delayed("abc", 2))
+    ['a', 'b', 'c']
+    """
+    waiting: deque[Item] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > by:
+            yield waiting.popleft()
+    yield from waiting

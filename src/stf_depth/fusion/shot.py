@@ -32,7 +32,7 @@ from stf_depth.fusion.resampling import fill_unknown, resize, resize_masked
 from stf_depth.fusion.semantic import Labels
 from stf_depth.fusion.sky import has_steady_sky, leave_to_sharp_edges, push_sky_back, with_believed_sky
 from stf_depth.fusion.snapping import voted_along_flow
-from stf_depth.parallel import AHEAD_ITEMS, mapped_ahead, thread_pool
+from stf_depth.parallel import AHEAD_ITEMS, delayed, mapped_ahead, thread_pool
 from stf_depth.perception.base import FlowBackend
 from stf_depth.types import BoolArray, Float32Array, Role
 
@@ -141,12 +141,12 @@ class _Shot:
         )
 
         self.labels = Labels(self.reader, self.fields.steps, self.full, self.fuse)
-        near = 2 * self.fuse.edge_frames() + 1 + AHEAD_ITEMS
+        near = 2 * self.fuse.edge_frames() + 1 + 3 * (AHEAD_ITEMS + 1)
         self.low_band = FrameCache(self._low_band, near)
         self.plain, self.snaps = FrameCache(self._plain, near), FrameCache(self._snap, near)
         self.segments = FrameCache(self.labels.segments, near)
         self.same = SegmentMatches(self.segments, near)
-        self.edged = FrameCache(self._edged, 2 * self.fuse.fine_radius + 1 + AHEAD_ITEMS)
+        self.edged = FrameCache(self._edged, 2 * self.fuse.fine_radius + 1 + 2 * (AHEAD_ITEMS + 1))
         surfaces = self.same if self.reader.has_surfaces else None
         self.fine = FineFilter(self.edged, self.fields, surfaces, self.full, self.fuse)
 
@@ -155,11 +155,27 @@ class _Shot:
             if self.fuse.mode != "none":
                 self.fields.use(self._align(pool))
             start, ambiguity = first, self.prelook.logmap.ambiguity
-            fused = mapped_ahead(self._fused, range(first, len(self.inputs)), pool, ahead=AHEAD_ITEMS)
+            fused = mapped_ahead(self._fused, self._prepared(first, pool), pool, ahead=AHEAD_ITEMS)
             while frames := list(itertools.islice(fused, self.fuse.chunk_frames)):
                 disparity, valid, confidence = (np.stack(part) for part in zip(*frames, strict=True))
                 yield FusedChunk(start, disparity, valid, confidence, ambiguity)
                 start += len(frames)
+
+    def _prepared(self, first: int, pool: Executor) -> Iterator[int]:
+        """Frames from ``first`` on, each when what it needs of the later ones is made: no thread waits for another's."""
+        beside, around, count = self.fuse.fine_radius, self.fuse.edge_frames(), len(self.inputs)
+        snapped = mapped_ahead(self._snapped, range(max(0, first - around), count), pool, ahead=AHEAD_ITEMS)
+        wanted = (frame for frame in delayed(snapped, around - beside) if frame >= first - beside)
+        edged = mapped_ahead(self._with_edged, wanted, pool, ahead=AHEAD_ITEMS)
+        return (frame for frame in delayed(edged, beside) if frame >= first)
+
+    def _snapped(self, frame: int) -> int:
+        self.snaps(frame) if self._snaps_edges() else self.plain(frame)
+        return frame
+
+    def _with_edged(self, frame: int) -> int:
+        self.edged(frame)
+        return frame
 
     def _align(self, pool: Executor) -> Alignment:
         height, width = self.reader.size
@@ -247,11 +263,13 @@ class _Shot:
         return torch.cat([self._with_edges(frame, plain[:, :1]), plain[:, 1:]], 1)
 
     def _with_edges(self, frame: int, value: Tensor) -> Tensor:
-        fuse = self.fuse
-        if not (self._has_labels and fuse.snap_boundaries and self.fields.evidence.strength > 0):
+        if not self._snaps_edges():
             return value
-        count, reach = len(self.inputs), fuse.snap_reach
+        count, reach = len(self.inputs), self.fuse.snap_reach
         return value + voted_along_flow(self.snaps, self.same, self.fields.steps, frame, count, reach=reach)
+
+    def _snaps_edges(self) -> bool:
+        return self._has_labels and self.fuse.snap_boundaries and self.fields.evidence.strength > 0
 
     def _sky(self, frame: int, disparity: Tensor) -> Tensor | None:
         """1 where there is sky, (1, 1, H, W); None where there is none or the stage is off.
