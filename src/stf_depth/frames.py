@@ -16,11 +16,15 @@ Kind = TypeVar("Kind", bound=np.generic)
 
 
 class MappedFrames:
-    """A function of one or more frame stacks, applied frame by frame when a frame is asked for."""
+    """A function of one or more frame stacks, applied frame by frame when a frame is asked for.
+
+    The last frame is kept, not to be written to: several maps of one frame are often made from the same one.
+    """
 
     def __init__(self, function: Callable[..., NDArray[Any]], *sources: Frames) -> None:
         self._function = function
         self._sources = sources
+        self._last: tuple[int, NDArray[Any]] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -32,7 +36,11 @@ class MappedFrames:
     def __getitem__(self, index: Any, /) -> NDArray[Any]:
         if isinstance(index, slice):
             return np.stack([self[i] for i in range(*index.indices(len(self)))])
-        return self._function(*(source[index] for source in self._sources))
+        last = self._last
+        if last is None or last[0] != index:
+            last = index, self._function(*(source[index] for source in self._sources))
+            self._last = last
+        return last[1]
 
 
 def nearest(values: NDArray[Kind], size: tuple[int, ...]) -> NDArray[Kind]:

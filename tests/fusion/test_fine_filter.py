@@ -13,7 +13,7 @@ from stf_depth.config import RunConfig
 from stf_depth.fusion.inputs import ShotInputs, StructureMaps
 from stf_depth.fusion.poses import PoseFilter
 from stf_depth.fusion.shot import fuse_shot
-from stf_depth.fusion.trajectory import is_inside, look_up, trajectory_filter
+from stf_depth.fusion.trajectory import around, is_inside, look_up, trajectory_filter
 from stf_depth.synthetic import SyntheticClip, render_clip, scene
 from stf_depth.types import Ambiguity, CameraPath, Intrinsics, MotionKind, Role
 
@@ -126,9 +126,12 @@ def test_a_field_of_another_size_is_followed_along_the_same_flow() -> None:
     wave = torch.sin(torch.arange(60) * 0.3).expand(1, 1, 16, 60)
     noise = [0.0, 0.3, -0.6]
     fields = [torch.cat([wave.roll(4 * k, -1) + noise[k], torch.ones_like(wave)], 1) for k in range(3)]
-    value, weight = trajectory_filter(
-        lambda k: fields[k], lambda _: (there, back), 1, 3, radius=1, tolerance=50.0, reading="nearest"
-    )
+    places = around(lambda _: (there, back), 1, 3, 1)
+    value, weight = trajectory_filter(lambda k: fields[k], 1, places, tolerance=50.0, reading="nearest")
     inner = slice(8, 48)
     torch.testing.assert_close(value[..., inner], wave.roll(4, -1)[..., inner] + sum(noise) / 3, atol=2e-3, rtol=0)
     assert float(weight[0, 0, 8, 30]) == pytest.approx(3, abs=0.01)
+    some = torch.tensor([0, 130, 500, 959])
+    at_some = trajectory_filter(lambda k: fields[k], 1, places, tolerance=50.0, reading="nearest", pixels=some)
+    for whole, part in zip((value, weight), at_some, strict=True):
+        torch.testing.assert_close(part.flatten(), whole.flatten()[some])

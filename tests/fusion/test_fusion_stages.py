@@ -18,14 +18,14 @@ from stf_depth.fusion.boundaries import border_support, snap_to_segments
 from stf_depth.fusion.evidence import Evidence, confidence_of, weigh_evidence
 from stf_depth.fusion.fields import Fields, over_pixels
 from stf_depth.fusion.logmap import LogMap
-from stf_depth.fusion.matching import SegmentMatches
+from stf_depth.fusion.matching import NearCounterparts
 from stf_depth.fusion.planes import flatten_planes
 from stf_depth.fusion.poses import PoseFilter
 from stf_depth.fusion.reader import FrameCache, LowFrame, low_size
 from stf_depth.fusion.resampling import fill_unknown, resize, resize_masked
-from stf_depth.fusion.snapping import voted_along_flow
+from stf_depth.fusion.snapping import snap_of, voted_along_flow
 from stf_depth.fusion.structure import bend_to_structure, blend_structure
-from stf_depth.fusion.trajectory import checked_steps, trajectory_filter
+from stf_depth.fusion.trajectory import around, checked_steps, trajectory_filter
 from stf_depth.fusion.upsample import upsample_disparity
 from stf_depth.synthetic import SyntheticClip
 from stf_depth.types import Ambiguity, CameraPath, MotionKind, Role
@@ -120,14 +120,23 @@ def test_trajectory_filter_averages_along_the_motion_and_leaves_occluders_out(rn
     step[:, 0], step[:, 2] = 1, 1
     back = step.clone()
     back[:, 0] = -1
-    value, weight = trajectory_filter(lambda k: fields[k], lambda _: (step, back), 4, 9, radius=3, tolerance=0.5)
+    places = around(lambda _: (step, back), 4, 9, 3)
+    value, weight = trajectory_filter(lambda k: fields[k], 4, places, tolerance=0.5)
     inner = value[0, 0, :, 10:30].numpy() - np.roll(ramp, 4, 1)[:, 10:30]
     np.testing.assert_allclose(inner, noise[1:8].mean(), atol=1e-3)
     assert float(weight[0, 0, 10, 20]) > 6.9
     fields[5] = fields[5].clone()
     fields[5][:, 0] += 3
-    robust, _ = trajectory_filter(lambda k: fields[k], lambda _: (step, back), 4, 9, radius=3, tolerance=0.1)
+    robust, _ = trajectory_filter(lambda k: fields[k], 4, places, tolerance=0.1)
     assert abs(float(robust[0, 0, 10, 20]) - float(value[0, 0, 10, 20])) < 0.02
+
+
+def votes(values: list[Tensor], labels: list[Tensor], step: tuple[Tensor, Tensor], frame: int, *, reach: int) -> Tensor:
+    """``step`` leads from every frame to the next and back."""
+    places = around(lambda _: step, frame, len(values), reach)
+    low = (int(step[0].shape[-2]), int(step[0].shape[-1]))
+    snaps = [snap_of(value, low) for value in values]
+    return voted_along_flow(snaps.__getitem__, NearCounterparts(labels.__getitem__, lambda _: places, 9), frame, places)
 
 
 @pytest.mark.parametrize("factor", [1, 2])
@@ -141,9 +150,7 @@ def test_a_value_under_a_label_that_moves_with_flow_is_averaged(factor: int) -> 
     label = torch.ones(1, 1, *stripe.shape, dtype=torch.int32)
 
     def voted(reach: int) -> Tensor:
-        found = voted_along_flow(
-            lambda k: values[k], SegmentMatches(lambda _: label, 9), lambda _: (there, back), 4, 9, reach=reach
-        )
+        found = votes(values, [label] * 9, (there, back), 4, reach=reach)
         return (found - values[4])[..., 20 * factor : 40 * factor]
 
     torch.testing.assert_close(voted(2), torch.full_like(voted(2), 2 / 5), atol=1e-4, rtol=0)
@@ -159,9 +166,7 @@ def test_frames_vote_on_the_side_of_a_trembling_border_and_sides_are_not_mixed(n
     values = [torch.where(label == 1, -1.0, 1.0) for label in labels]
     if numbered_anew:
         labels = [label * (7 + k) if k % 2 else 3 - label for k, label in enumerate(labels)]
-    voted = voted_along_flow(
-        lambda k: values[k], SegmentMatches(labels.__getitem__, 9), lambda _: (steps, steps), 2, 5, reach=2
-    )
+    voted = votes(values, labels, (steps, steps), 2, reach=2)
     torch.testing.assert_close(voted, values[0])
 
 
@@ -172,10 +177,21 @@ def test_an_even_number_of_votes_leans_to_neither_side() -> None:
     values = [torch.full((1, 1, 4, 6), value) for value in (0.0, 1.0, 4.0, 9.0)]
     for sign in (1, -1):
         signed = [sign * value for value in values]
-        voted = voted_along_flow(
-            signed.__getitem__, SegmentMatches(labels.__getitem__, 9), lambda _: (steps, steps), 1, 4, reach=2
-        )
+        voted = votes(signed, labels, (steps, steps), 1, reach=2)
         torch.testing.assert_close(voted, torch.full_like(voted, sign * 2.5))
+
+
+def test_pixels_that_no_frame_snaps_are_left_out_and_all_others_are_voted_on(rng: np.random.Generator) -> None:
+    """The same with something everywhere, taken off again: flow of any direction, and of half the size."""
+    step = torch.zeros(1, 3, 12, 20)
+    step[:, :2] = torch.from_numpy(rng.normal(0, 2, (1, 2, 12, 20))).float()
+    step[:, 2] = 1
+    labels = [torch.from_numpy(rng.integers(1, 4, (1, 1, 24, 40)).astype(np.int32)) for _ in range(5)]
+    values = [maps(np.where(rng.random((24, 40)) < 0.02, rng.normal(0, 1, (24, 40)), 0)) for _ in range(5)]
+    some = votes(values, labels, (step, step), 2, reach=2)
+    everywhere = votes([value + 9 for value in values], labels, (step, step), 2, reach=2) - 9
+    assert float((values[2] != 0).float().mean()) < 0.1
+    torch.testing.assert_close(some, everywhere, atol=1e-5, rtol=0)
 
 
 def test_votes_end_where_flow_is_not_checked() -> None:
@@ -183,9 +199,7 @@ def test_votes_end_where_flow_is_not_checked() -> None:
     steps[:, 2, :, 4:] = 1
     values = [torch.full((1, 1, 6, 8), float(k)) for k in range(3)]
     label = torch.ones(1, 1, 6, 8, dtype=torch.int32)
-    voted = voted_along_flow(
-        lambda k: values[k], SegmentMatches(lambda _: label, 9), lambda _: (steps, steps), 0, 3, reach=2
-    )[0, 0]
+    voted = votes(values, [label] * 3, (steps, steps), 0, reach=2)[0, 0]
     assert bool((voted[:, :4] == 0).all())
     assert bool((voted[:, 4:] == 1).all())
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from stf_depth.config import RunConfig
 from stf_depth.fusion.inputs import ShotInputs, StructureMaps
-from stf_depth.fusion.matching import SegmentMatches
+from stf_depth.fusion.matching import NearCounterparts, SegmentMatches
 from stf_depth.fusion.shot import fuse_shot
-from stf_depth.fusion.trajectory import pixel_grid
+from stf_depth.fusion.trajectory import Place, Targets, pixel_grid
 from stf_depth.synthetic import SyntheticClip, render_clip, scene
 from stf_depth.types import Ambiguity, CameraPath, MotionKind
 
@@ -24,10 +24,20 @@ def ids(rows: list[list[int]]) -> Tensor:
 
 
 def matched(mine: Tensor, theirs: Tensor, position: Tensor | None = None, known: Tensor | None = None) -> np.ndarray:
-    matches = SegmentMatches([mine, theirs].__getitem__, 2)
+    """As all pixels tell, and as those of flow do: here they are the same."""
     position = pixel_grid(mine.float()) if position is None else position
     known = torch.ones_like(mine, dtype=torch.bool) if known is None else known
-    return matches(0, 1, position, known)[0, 0].numpy()
+    segments = [mine, theirs].__getitem__
+    found = SegmentMatches(segments, 2)(0, 1, position, known)
+    near = NearCounterparts(segments, lambda _: [Place(1, position, known.float())], 2)
+    size = (int(mine.shape[-2]), int(mine.shape[-1]))
+    assert torch.equal(near(0, 1, position, Targets(size)) & known, found)
+    some = torch.arange(0, mine.numel(), 2)
+    assert torch.equal(
+        near.widened(0, 1.0, 2.0, some)(1, Targets(size, some).of(position), known) > 1.5,
+        near(0, 1, Targets(size, some).of(position), Targets(size, some)),
+    )
+    return found[0, 0].numpy()
 
 
 def slowly(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
@@ -62,6 +72,19 @@ def test_what_has_no_segment_matches_nothing(none: int) -> None:
     pair = (empty, some) if none == 0 else (some, empty)
     assert not matched(*pair).any()
     assert not matched(empty, empty).any()
+
+
+def test_counterparts_are_told_at_the_pixels_of_the_flow() -> None:
+    """Flow of a quarter of the size, one pixel a frame: four of the segments'."""
+    columns = torch.arange(48).expand(1, 1, 16, 48)
+    mine, theirs = (torch.where(columns < border, 3, 8).int() for border in (20, 24))
+    low = pixel_grid(torch.zeros(1, 1, 4, 12))
+    moved = low + torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
+    near = NearCounterparts([mine, theirs].__getitem__, lambda _: [Place(1, moved, torch.ones(1, 1, 4, 12))], 2)
+    targets = Targets((16, 48))
+    same = near(0, 1, targets.moved(moved), targets)
+    assert bool(same.all())
+    assert not bool(near(0, 1, pixel_grid(mine.float()), targets)[..., 20:24].any())
 
 
 @pytest.fixture(scope="module")

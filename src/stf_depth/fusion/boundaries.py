@@ -142,7 +142,7 @@ def _grow(values: Tensor, known: Tensor, segments: Tensor, steps: int) -> tuple[
     for _ in range(steps):
         above, below, before, behind = (value.index_select(0, one) for one in beside)
         total = above + below + before + behind
-        count = sum(filled.index_select(0, one) for one in beside)
+        count = torch.stack([filled.index_select(0, one) for one in beside]).sum(0)
         here, done = value.index_select(0, left), filled.index_select(0, left)
         value.index_copy_(0, left, here + (1 - done) * (total / count.clamp(min=1)))
         filled.index_copy_(0, left, torch.maximum(done, count.clamp(max=1)))
@@ -155,7 +155,12 @@ def _neighbours_of(pixels: Tensor, segments: Tensor) -> list[Tensor]:
     ids = segments.flatten()
     own = ids.index_select(0, pixels)
     y, x = pixels // width, pixels % width
-    near = pixels - width * (y > 0), pixels + width * (y < height - 1), pixels - 1 * (x > 0), pixels + 1 * (x < width - 1)
+    near = (
+        pixels - width * (y > 0),
+        pixels + width * (y < height - 1),
+        pixels - 1 * (x > 0),
+        pixels + 1 * (x < width - 1),
+    )
     return [torch.where(ids.index_select(0, other) == own, other, pixels) for other in near]
 
 

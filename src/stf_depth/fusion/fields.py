@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -22,8 +22,10 @@ from stf_depth.fusion.structure import belief, bend_to_structure, blend_structur
 from stf_depth.fusion.trajectory import (
     Change,
     Field,
+    Place,
     Reading,
     Tolerance,
+    around,
     checked_steps,
     look_up,
     pixel_grid,
@@ -62,6 +64,8 @@ class Fields:
         self.evidence = Evidence()
         tolerance = align.tolerance_px
         self.steps = FrameCache(lambda frame: checked_steps(*reader.flow(frame), tolerance), window)
+        near = max(fuse.snap_reach, fuse.fine_radius)
+        self.near = FrameCache(lambda frame: around(self.steps, frame, len(reader), near), window)
         self.has_structure = prelook.structure_unit is not None
         self._same: SegmentMatches | None = None
         if reader.has_surfaces:
@@ -119,15 +123,23 @@ class Fields:
             field = self.blended(frame)
             return field[:, :1], field[:, 1:]
         tolerance = self._tolerance(frame, self.fuse.trajectory_tolerance)
-        return self.along_flow(self.blended, frame, radius=self.fuse.trajectory_radius, tolerance=tolerance)
+        places = around(self.steps, frame, len(self.reader), self.fuse.trajectory_radius)
+        return self.along_flow(self.blended, frame, places, tolerance=tolerance)
 
     def along_flow(
-        self, field: Field, frame: int, *, radius: int, tolerance: Tolerance, reading: Reading = "bilinear"
+        self,
+        field: Field,
+        frame: int,
+        places: Iterable[Place],
+        *,
+        tolerance: Tolerance,
+        reading: Reading = "bilinear",
+        pixels: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """``trajectory_filter`` of a field of any size, the change of distance taken off."""
-        count, change = len(self.reader), self._change(frame)
+        change = self._change(frame)
         return trajectory_filter(
-            field, self.steps, frame, count, radius=radius, tolerance=tolerance, change=change, reading=reading
+            field, frame, places, tolerance=tolerance, change=change, reading=reading, pixels=pixels
         )
 
     def expected_change(self, frame: int, other: int, xy_px: Float32Array, log_disparity: Float32Array) -> Float32Array:

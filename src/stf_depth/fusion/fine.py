@@ -7,13 +7,15 @@ from torch import Tensor
 
 from stf_depth.config import FusionConfig
 from stf_depth.fusion.fields import Fields
-from stf_depth.fusion.matching import SegmentMatches
+from stf_depth.fusion.matching import NearCounterparts
 from stf_depth.fusion.reader import FrameCache
 from stf_depth.fusion.resampling import resize
-from stf_depth.fusion.trajectory import Field, Tolerance, look_up, pixel_grid
+from stf_depth.fusion.trajectory import Field, Targets, Tolerance, look_up, pixel_grid
 from stf_depth.parallel import AHEAD_ITEMS
 
 __all__ = ["FineFilter"]
+
+_STATIC = 0.99  # a pixel that is static by more takes no part of what flow says
 
 
 class FineFilter:
@@ -26,7 +28,7 @@ class FineFilter:
     """
 
     def __init__(
-        self, field: Field, fields: Fields, same: SegmentMatches | None, full: tuple[int, int], config: FusionConfig
+        self, field: Field, fields: Fields, same: NearCounterparts | None, full: tuple[int, int], config: FusionConfig
     ) -> None:
         """field: frame -> log disparity and weight, (1, 2, H, W), of size ``full``. fields: of the low band.
 
@@ -44,23 +46,32 @@ class FineFilter:
         offsets = range(1, radius + 1)
         along, _ = self._poses(self._field, frame, offsets, tolerance=self._tolerance(frame), reading="nearest")
         share = resize(static, (int(here.shape[-2]), int(here.shape[-1])))
-        moving = self._along_flow(frame) if self._fields.has_movers(static) else here
-        return share * along + (1 - share) * moving
+        if not self._fields.has_movers(static):
+            return share * along + (1 - share) * here
+        moving = Targets((int(share.shape[-2]), int(share.shape[-1])), (share.flatten() < _STATIC).nonzero()[:, 0])
+        own = moving.of(share)
+        return moving.put(along, own * moving.of(along) + (1 - own) * self._along_flow(frame, moving.pixels))
 
-    def _along_flow(self, frame: int) -> Tensor:
+    def _along_flow(self, frame: int, pixels: Tensor | None = None) -> Tensor:
+        """Of ``pixels`` (N,), flat indices, (1, 1, 1, N); without them of all, (1, 1, H, W)."""
         if not self._config.trajectory_filter:
-            return self._field(frame)[:, :1]
-        tolerance, radius = self._tolerance(frame), self._config.fine_radius
-        value, _ = self._fields.along_flow(self._field, frame, radius=radius, tolerance=tolerance, reading="nearest")
+            whole = self._field(frame)[:, :1]
+            return Targets((int(whole.shape[-2]), int(whole.shape[-1])), pixels).of(whole)
+        radius = self._config.fine_radius
+        places = [place for place in self._fields.near(frame) if abs(place.other - frame) <= radius]
+        tolerance = self._tolerance(frame, pixels)
+        value, _ = self._fields.along_flow(
+            self._field, frame, places, tolerance=tolerance, reading="nearest", pixels=pixels
+        )
         return value
 
-    def _tolerance(self, frame: int) -> Tolerance:
+    def _tolerance(self, frame: int, pixels: Tensor | None = None) -> Tolerance:
         evidence, config, grain = self._fields.evidence, self._config, self._grain(frame)
         narrow, wide = (
             evidence.narrowed(tolerance, config, grain=grain)
             for tolerance in (config.fine_tolerance, config.fine_tolerance_inside)
         )
-        return narrow if self._same is None else self._same.widened(frame, narrow, wide)
+        return narrow if self._same is None else self._same.widened(frame, narrow, wide, pixels)
 
     def _measure_grain(self, frame: int) -> float:
         """Spread of what single pixels differ by from a frame to the next one, or the one before the last, by sqrt 2.

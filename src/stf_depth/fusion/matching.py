@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from stf_depth.fusion.reader import FrameCache
-from stf_depth.fusion.trajectory import Tolerance, at_nearest
+from stf_depth.fusion.trajectory import Place, Targets, Tolerance, at_nearest, is_inside, pixel_grid
 
-__all__ = ["SegmentMatches"]
+__all__ = ["NearCounterparts", "SegmentMatches"]
 
-_Numbered = tuple[Tensor, Tensor]
+
+class _Numbered(NamedTuple):
+    """Numbers from 0 on in place of ids, (1, 1, H, W) int32, and the ids (N,) that they stand for."""
+
+    numbers: Tensor
+    ids: Tensor
 
 
 class SegmentMatches:
@@ -28,37 +33,94 @@ class SegmentMatches:
 
         position: that place, (1, 2, H, W). known: bool, where it is known. False where either place has no segment.
         """
-        pair, is_counterpart = self._pairs(frame, other, position, known)
-        return _read(is_counterpart, pair)
+        mine, theirs = self._numbered(frame), self._numbered(other)
+        pair = at_nearest(theirs.numbers, position) * len(mine.ids) + mine.numbers
+        return _read(_counterparts(pair, known, mine, theirs), pair) & known
 
-    def widened(self, frame: int, narrow: float | Tensor, wide: float | Tensor) -> Tolerance:
+    def widened(self, frame: int, narrow: Tensor, wide: Tensor) -> Tolerance:
         """``narrow``, and ``wide`` where a value comes from the counterpart of the pixel's own segment."""
 
         def tolerance(other: int, position: Tensor, known: Tensor) -> Tensor:
-            pair, is_counterpart = self._pairs(frame, other, position, known)
-            if isinstance(narrow, Tensor) or isinstance(wide, Tensor):
-                return torch.where(_read(is_counterpart, pair), wide, narrow)
-            # Choosing in the small table is many times faster than at the pixels.
-            return _read(torch.where(is_counterpart, wide, narrow), pair)
+            return torch.where(self(frame, other, position, known), wide, narrow)
 
         return tolerance
 
-    def _pairs(self, frame: int, other: int, position: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """Each pixel's pair of segments, (1, 1, H, W) int32, 0 where it is not known, and which pairs are one thing."""
-        (mine, own_ids), (there, their_ids) = self._numbered(frame), self._numbered(other)
-        shape = (len(their_ids), len(own_ids))
-        pair = (at_nearest(there, position) * shape[1] + (mine + 1)) * known
-        shared = torch.bincount(pair.flatten(), minlength=1 + shape[0] * shape[1])[1:].view(shape)
-        union = shared.sum(0) + shared.sum(1, keepdim=True) - shared
-        is_counterpart = (2 * shared > union) & (their_ids != 0)[:, None] & (own_ids != 0)
-        return pair, F.pad(is_counterpart.flatten(), (1, 0))
+
+class NearCounterparts:
+    """Compares segments of a frame and of those close to it; counterparts are told once for each pair of frames.
+
+    That is done along flow, and at the pixels of the flow alone, of which there may be fewer.
+    """
+
+    def __init__(
+        self, segments: Callable[[int], Tensor], near: Callable[[int], Sequence[Place]], capacity: int
+    ) -> None:
+        """segments: frame -> ids (1, 1, H, W) int32, 0 for none. near: frame -> where its pixels are in the others.
+
+        capacity: of how many frames results are kept.
+        """
+        self._near = near
+        self._numbered = FrameCache(lambda frame: _numbered(segments(frame)), capacity)
+        self._tables = FrameCache(self._made, capacity)
+
+    def __call__(self, frame: int, other: int, position: Tensor, targets: Targets) -> Tensor:
+        """Whether the targets' places in ``other``, (1, 2, ...), lie in the counterparts of their segments: bool."""
+        return _read(self._tables(frame)[other], self._pairs(frame, other, position, targets))
+
+    def widened(self, frame: int, narrow: float, wide: float, pixels: Tensor | None = None) -> Tolerance:
+        """``narrow``, and ``wide`` where a value comes from the counterpart of the pixel's own segment.
+
+        pixels: flat indices (N,), where it is asked for those alone.
+        """
+        numbers = self._numbered(frame).numbers
+        targets = Targets((int(numbers.shape[-2]), int(numbers.shape[-1])), pixels)
+
+        def tolerance(other: int, position: Tensor, known: Tensor) -> Tensor:
+            del known
+            # Choosing in the small table is many times faster than at the pixels.
+            chosen = torch.where(self._tables(frame)[other], wide, narrow)
+            return _read(chosen, self._pairs(frame, other, position, targets))
+
+        return tolerance
+
+    def _pairs(self, frame: int, other: int, position: Tensor, targets: Targets) -> Tensor:
+        mine, theirs = self._numbered(frame), self._numbered(other)
+        return at_nearest(theirs.numbers, position) * len(mine.ids) + targets.of(mine.numbers)
+
+    def _made(self, frame: int) -> dict[int, Tensor]:
+        mine, tables = self._numbered(frame), {}
+        for other, position, alive in self._near(frame):
+            theirs = self._numbered(other)
+            own, their = (
+                at_nearest(numbered.numbers, _at_size(there, numbered.numbers))
+                for numbered, there in ((mine, pixel_grid(position)), (theirs, position))
+            )
+            known = (alive > 0.5) & is_inside(position, position.shape[-2:])
+            tables[other] = _counterparts(their * len(mine.ids) + own, known, mine, theirs)
+        return tables
+
+
+def _numbered(segments: Tensor) -> _Numbered:
+    ids, numbers = torch.unique(segments, return_inverse=True)
+    return _Numbered(numbers.int(), ids)
+
+
+def _counterparts(pair: Tensor, known: Tensor, mine: _Numbered, theirs: _Numbered) -> Tensor:
+    """Which pairs, (their number) * (count of mine) + (my number), are one thing by the pixels that are known: bool."""
+    shape = (len(theirs.ids), len(mine.ids))
+    # Place 0 takes the others.
+    counts = torch.bincount(((pair + 1) * known).flatten(), minlength=1 + shape[0] * shape[1])
+    shared = counts[1:].view(shape)
+    union = shared.sum(0) + shared.sum(1, keepdim=True) - shared
+    return ((2 * shared > union) & (theirs.ids != 0)[:, None] & (mine.ids != 0)).flatten()
 
 
 def _read(table: Tensor, index: Tensor) -> Tensor:
     return table.index_select(0, index.flatten()).view(index.shape)
 
 
-def _numbered(segments: Tensor) -> _Numbered:
-    """Numbers from 0 on in place of ids, (1, 1, H, W) int32, and the ids that they stand for."""
-    ids, numbers = torch.unique(segments, return_inverse=True)
-    return numbers.int(), ids
+def _at_size(position: Tensor, like: Tensor) -> Tensor:
+    """Positions (1, 2, h, w) of pixels of (h, w) in pixels of (1, 1, H, W), pixel edges aligned."""
+    x, y = (position + 0.5).chunk(2, 1)
+    (height, width), (low_height, low_width) = like.shape[-2:], position.shape[-2:]
+    return torch.cat([x * (width / low_width), y * (height / low_height)], 1) - 0.5

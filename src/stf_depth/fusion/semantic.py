@@ -60,7 +60,7 @@ class Labels:
         around = resize(F.max_pool2d(vote, 5, stride=1, padding=2), self._full)
         own = (roles == int(Role.SKY)) & (around > _SOME_VOTES)
         unknown = roles == int(Role.UNKNOWN)
-        if bool(unknown.any()):
+        if bool((unknown & (around > _ALL_VOTES)).any()):
             filled = joint_upsample(vote, image, colour_spread=self._config.sky_colour_spread)
             own = own | (unknown & (filled > _ALL_VOTES))
         band_px = 1 + max(1, round(self._config.snap_radius * max(self._full)))

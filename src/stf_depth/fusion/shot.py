@@ -24,14 +24,14 @@ from stf_depth.fusion.evidence import confidence_of, confidence_of_input
 from stf_depth.fusion.fields import Fields
 from stf_depth.fusion.fine import FineFilter
 from stf_depth.fusion.inputs import FusedChunk, ShotInputs
-from stf_depth.fusion.matching import SegmentMatches
+from stf_depth.fusion.matching import NearCounterparts
 from stf_depth.fusion.movers import with_believed_movers
 from stf_depth.fusion.prelook import look_ahead
 from stf_depth.fusion.reader import FrameCache, LowReader, as_image, low_size
 from stf_depth.fusion.resampling import fill_unknown, resize, resize_masked
 from stf_depth.fusion.semantic import Labels
 from stf_depth.fusion.sky import has_steady_sky, leave_to_sharp_edges, push_sky_back, with_believed_sky
-from stf_depth.fusion.snapping import voted_along_flow
+from stf_depth.fusion.snapping import Snap, snap_of, voted_along_flow
 from stf_depth.parallel import AHEAD_ITEMS, delayed, mapped_ahead, thread_pool
 from stf_depth.perception.base import FlowBackend
 from stf_depth.types import BoolArray, Float32Array, Role
@@ -145,7 +145,7 @@ class _Shot:
         self.low_band = FrameCache(self._low_band, near)
         self.plain, self.snaps = FrameCache(self._plain, near), FrameCache(self._snap, near)
         self.segments = FrameCache(self.labels.segments, near)
-        self.same = SegmentMatches(self.segments, near)
+        self.same = NearCounterparts(self.segments, self.fields.near, near)
         self.edged = FrameCache(self._edged, 2 * self.fuse.fine_radius + 1 + 2 * (AHEAD_ITEMS + 1))
         surfaces = self.same if self.reader.has_surfaces else None
         self.fine = FineFilter(self.edged, self.fields, surfaces, self.full, self.fuse)
@@ -162,7 +162,7 @@ class _Shot:
                 start += len(frames)
 
     def _prepared(self, first: int, pool: Executor) -> Iterator[int]:
-        """Frames from ``first`` on, each when what it needs of the later ones is made: no thread waits for another's."""
+        """Frames from ``first`` on, each when what it needs of later ones is made: no thread waits for another's."""
         beside, around, count = self.fuse.fine_radius, self.fuse.edge_frames(), len(self.inputs)
         snapped = mapped_ahead(self._snapped, range(max(0, first - around), count), pool, ahead=AHEAD_ITEMS)
         wanted = (frame for frame in delayed(snapped, around - beside) if frame >= first - beside)
@@ -265,8 +265,9 @@ class _Shot:
     def _with_edges(self, frame: int, value: Tensor) -> Tensor:
         if not self._snaps_edges():
             return value
-        count, reach = len(self.inputs), self.fuse.snap_reach
-        return value + voted_along_flow(self.snaps, self.same, self.fields.steps, frame, count, reach=reach)
+        reach = self.fuse.snap_reach
+        places = [place for place in self.fields.near(frame) if abs(place.other - frame) <= reach]
+        return value + voted_along_flow(self.snaps, self.same, frame, places)
 
     def _snaps_edges(self) -> bool:
         return self._has_labels and self.fuse.snap_boundaries and self.fields.evidence.strength > 0
@@ -284,7 +285,7 @@ class _Shot:
             return sky
         return leave_to_sharp_edges(sky, disparity, radius_px=2 + self._snap_radius_px)
 
-    def _snap(self, frame: int) -> Tensor:
+    def _snap(self, frame: int) -> Snap:
         """What moving the frame's edges to its own segments adds to ``_plain``."""
         fuse = self.fuse
         value, valid = self.plain(frame).chunk(2, 1)
@@ -294,4 +295,4 @@ class _Shot:
         image, contrast, support = self.reader.image(frame), fuse.snap_contrast, fuse.snap_support
         radius = self._snap_radius_px
         snapped = snap_to_segments(value, segments, image, radius_px=radius, min_contrast=contrast, min_support=support)
-        return snapped - value
+        return snap_of(snapped - value, self.reader.size)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -16,16 +16,18 @@ from stf_depth.fusion.resampling import resize
 __all__ = [
     "Change",
     "Field",
+    "Place",
     "Reading",
     "Steps",
+    "Targets",
     "Tolerance",
+    "around",
     "at_nearest",
     "checked_steps",
     "followed",
     "is_inside",
     "look_up",
     "pixel_grid",
-    "places",
     "tolerated",
     "trajectory_filter",
 ]
@@ -63,7 +65,7 @@ def look_up(values: Tensor, position: Tensor, mode: Reading = "bilinear") -> Ten
 
 @lru_cache(maxsize=16)  # small, and a GPU waits for each that is made anew
 def _to_unit_square(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return torch.tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)], device=device, dtype=dtype).view(1, 2, 1, 1)
+    return torch.tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)], dtype=dtype).view(1, 2, 1, 1).to(device)
 
 
 def is_inside(position: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -95,14 +97,20 @@ def _checked(there: Tensor, back: Tensor, grid: Tensor, tolerance_px: float) -> 
     return torch.cat([there, good.to(there)], 1)
 
 
-def followed(
-    steps: Steps, frame: int, frame_count: int, direction: int, reach: int
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Frames ``frame + direction`` on, up to ``reach`` away, each with where the pixels of ``frame`` are in it.
+class Place(NamedTuple):
+    """Where the pixels of a frame are in the frame ``other``.
 
-    Positions (1, 2, h, w) are chained from the flow between neighbours; the mask (1, 1, h, w) is 1 for those that
-    forward and backward flow agree on and that have not left the image.
+    position: (1, 2, h, w). alive: (1, 1, h, w), 1 for those that forward and backward flow agree on, all the way, and
+    that have not left the image, else 0.
     """
+
+    other: int
+    position: Tensor
+    alive: Tensor
+
+
+def followed(steps: Steps, frame: int, frame_count: int, direction: int, reach: int) -> Iterator[Place]:
+    """Frames ``frame + direction`` on, up to ``reach`` away; positions are chained from the flow between neighbours."""
     position: Tensor | None = None
     for other in _neighbours(frame, direction, reach, frame_count):
         step = steps(other - 1)[0] if direction > 0 else steps(other)[1]
@@ -110,52 +118,83 @@ def followed(
             position, alive = pixel_grid(step), torch.ones_like(step[:, :1])
         moved, inside = look_up(step, position), is_inside(position, step.shape[-2:])
         position, alive = position + moved[:, :2], alive * moved[:, 2:] * inside
-        yield other, position, alive
+        yield Place(other, position, alive)
 
 
-def places(
-    size: tuple[int, int], steps: Steps, frame: int, frame_count: int, reach: int
-) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-    """``followed`` both ways for pixels of another ``size`` (H, W).
+def around(steps: Steps, frame: int, frame_count: int, reach: int) -> list[Place]:
+    """``followed`` both ways."""
+    return [place for direction in (1, -1) for place in followed(steps, frame, frame_count, direction, reach)]
 
-    Yields the frame, the steps' own positions (1, 2, h, w), those at ``size`` (1, 2, H, W), and the mask (1, 1, H, W).
-    """
-    height, width = size
-    for direction in (1, -1):
-        for other, position, alive in followed(steps, frame, frame_count, direction, reach):
-            if tuple(position.shape[-2:]) == size:
-                yield other, position, position, alive
-                continue
-            x, y = resize(position - pixel_grid(position), size).chunk(2, 1)
-            moved = torch.cat([x * (width / position.shape[-1]), y * (height / position.shape[-2])], 1)
-            yield other, position, pixel_grid(moved) + moved, resize(alive, size)
+
+class Targets:
+    """Pixels of a picture, all or some, at which maps of flow of another size are read off."""
+
+    def __init__(self, size: tuple[int, int], pixels: Tensor | None = None) -> None:
+        """size: (H, W). pixels: flat indices (N,), all without; maps at them are of size (1, N)."""
+        self.size, self.pixels = size, pixels
+        self._xy: Tensor | None = None
+
+    def of(self, values: Tensor) -> Tensor:
+        """Maps (1, C, H, W) at the targets."""
+        if self.pixels is None:
+            return values
+        # Channel by channel: several times as fast on a CPU.
+        return torch.stack([channel.index_select(0, self.pixels) for channel in values[0].flatten(1)])[None, :, None]
+
+    def put(self, values: Tensor, found: Tensor) -> Tensor:
+        """A map (1, 1, H, W) with what was ``found`` at the targets in its place."""
+        if self.pixels is None:
+            return found
+        return values.flatten().index_copy(0, self.pixels, found.flatten()).view(values.shape)
+
+    def brought(self, values: Tensor) -> Tensor:
+        """Maps (1, C, h, w) of the flow's size at the targets, bilinear."""
+        if self.pixels is None:
+            return resize(values, self.size)
+        scale_y, scale_x = (low / full for low, full in zip(values.shape[-2:], self.size, strict=True))
+        x, y = (self._grid(values) + 0.5).chunk(2, 1)
+        return look_up(values, torch.cat([x * scale_x, y * scale_y], 1) - 0.5)
+
+    def moved(self, position: Tensor) -> Tensor:
+        """Where the targets are, in pixels of their own picture, by positions (1, 2, h, w) of the flow's size."""
+        low_height, low_width = position.shape[-2:]
+        if (low_height, low_width) == self.size:
+            return self.of(position)
+        x, y = self.brought(position - pixel_grid(position)).chunk(2, 1)
+        moved = torch.cat([x * (self.size[1] / low_width), y * (self.size[0] / low_height)], 1)
+        return self._grid(position) + moved
+
+    def _grid(self, like: Tensor) -> Tensor:
+        if self._xy is None:
+            self._xy = self.of(_pixel_grid(*self.size, like.device, like.dtype))
+        return self._xy
 
 
 def trajectory_filter(
     field: Field,
-    steps: Steps,
     frame: int,
-    frame_count: int,
+    places: Iterable[Place],
     *,
-    radius: int,
     tolerance: Tolerance,
     change: Change | None = None,
     reading: Reading = "bilinear",
+    pixels: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """u(x) <- sum_k w_k v_k / sum_k w_k, v_k = u_k(x_k) - e_k, along the path of each pixel within ``radius`` frames.
+    """u(x) <- sum_k w_k v_k / sum_k w_k, v_k = u_k(x_k) - e_k, over the frames that ``places`` follow each pixel to.
 
-    x_k is chained from the flow between neighbours and followed only while forward and backward flow agree. e_k is by
-    how much the camera's motion makes u grow on the way, 0 without ``change``. w_k = weight_k / (1 + (|v_k - u| /
-    tolerance)^2): values of another surface, or of the same surface at another distance, count less. The field may be
-    of another size than the flow. Returns the filtered log disparity and the sum of the weights, each (1, 1, H, W).
+    x_k is where the pixel is in frame k, e_k by how much the camera's motion makes u grow on the way, 0 without
+    ``change``. w_k = weight_k / (1 + (|v_k - u| / tolerance)^2): values of another surface, or of the same surface at
+    another distance, count less. The field may be of another size than the flow. Returns the filtered log disparity and
+    the sum of the weights, each (1, 1, H, W), or (1, 1, 1, N) of ``pixels`` (N,), flat indices, alone.
     """
-    here = field(frame)
-    value, weight = here[:, :1], here[:, 1:]
-    size = (int(here.shape[-2]), int(here.shape[-1]))
+    whole = field(frame)
+    targets = Targets((int(whole.shape[-2]), int(whole.shape[-1])), pixels)
+    value, weight = targets.of(whole).chunk(2, 1)
     total, weights = value * weight, weight.clone()
-    for other, stepped, position, alive in places(size, steps, frame, frame_count, radius):
+    for other, stepped, followed_well in places:
+        position, alive = targets.moved(stepped), targets.brought(followed_well)
         found = look_up(field(other), position, reading)
-        seen = found[:, :1] if change is None else found[:, :1] - resize(change(other, stepped), size)
+        seen = found[:, :1] if change is None else found[:, :1] - targets.brought(change(other, stepped))
         gap = (seen - value) / tolerated(tolerance, other, position, alive > 0.5)
         known = found[:, 1:] * alive / (1 + gap * gap)
         total = total + known * seen

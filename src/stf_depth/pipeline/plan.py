@@ -34,7 +34,7 @@ _VERSIONS = {
     "panoptic": 1,
     "camera": 8,
     "structure": 4,
-    "fusion": 14,
+    "fusion": 15,
 }
 
 
