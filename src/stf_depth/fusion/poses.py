@@ -39,7 +39,8 @@ class PoseFilter:
         height, width = size
         self._intrinsics = intrinsics
         self._k = intrinsics.resized(width, height)
-        self._rays = torch.from_numpy(normalised_rays(self._k))[None]
+        self._matrix = torch.from_numpy(self._k.matrix()).float()
+        self._rays = torch.from_numpy(normalised_rays(self._k)).flatten(1)[None]
         self._poses, self._usable, self._unit = world_from_cam, usable, unit
 
     @classmethod
@@ -99,12 +100,15 @@ class PoseFilter:
 
         Returns positions (1, 2, h, w), the depth ratio (R r + t d)_z and its part (R r)_z, each (1, 1, h, w).
         """
-        motion = torch.from_numpy(relative(self._poses[frame], self._poses[other])).to(value)
-        k = torch.from_numpy(self._k.matrix()).to(value)
-        rays = self._rays.to(value).flatten(2)
+        if self._rays.device != value.device:
+            self._rays = self._rays.to(value.device)
+        motion = torch.from_numpy(relative(self._poses[frame], self._poses[other])).float()
+        # Multiplied before it is sent: a GPU waits for each small matrix.
+        camera = (self._matrix @ motion[:3]).to(value.device)
+        rotation, shift = camera[:, :3], camera[:, 3:]
         disparity = torch.exp(value).flatten(2) / self._unit
-        rotated = (k @ motion[:3, :3]) @ rays
-        moved = rotated + (k @ motion[:3, 3:]) * disparity
+        rotated = rotation @ self._rays
+        moved = rotated + shift * disparity
         depth = moved[:, 2:]
         position = moved[:, :2] / depth.clamp(min=1e-4)
         height, width = value.shape[-2:]
