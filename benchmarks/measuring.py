@@ -14,12 +14,13 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 
 import tables
-from stf_depth.synthetic import degrade, render_clip, scene
+from stf_depth.synthetic import SyntheticClip, degrade, render_clip, scene
 from stf_depth.video.writer import VideoWriter
 
 RESULTS = Path(os.environ.get("STF_DEPTH_RESULTS", Path(__file__).resolve().parent / "results"))
@@ -151,28 +152,45 @@ def _cpu_lines() -> list[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
-def make_clip(folder: Path, frames: int, wh: tuple[int, int], *, name: str = "clip") -> tuple[Path, str]:
-    """A video of a room, walked through forth and back, and the spec of its unsteady precomputed disparity.
+class Clip(NamedTuple):
+    """A video, and the specs of its unsteady precomputed disparity and of its exact segments."""
 
-    The maps are links to a few files, so that a clip of any length takes little disk.
-    """
+    video: Path
+    depth: str
+    panoptic: str
+
+
+def make_clip(folder: Path, frames: int, wh: tuple[int, int], *, name: str = "clip", scene_name: str = "room") -> Clip:
+    """A rendered scene, forth and back, of any length: the maps are links to a few files, and take little disk."""
     unique = min(frames, UNIQUE_FRAMES)
-    clip = render_clip(scene("room"), unique, wh)
+    clip = render_clip(scene(scene_name), unique, wh)
     maps = degrade(clip.depth[:, ::4, ::4], 0)
     order = [*range(unique), *range(unique - 2, 0, -1)] or [0]
-    originals = folder / f"{name}_maps_once"
-    links = folder / f"{name}_maps"
-    originals.mkdir(parents=True)
-    links.mkdir()
+    originals, links, masks = (folder / f"{name}_{kind}" for kind in ("maps_once", "maps", "masks"))
+    write_segments(clip, originals)
     for index, disparity in enumerate(maps.depth):
         np.save(originals / f"{index:06d}.npy", disparity)
+    for target in (links, masks):
+        target.mkdir()
+    os.link(originals / "roles.json", masks / "roles.json")
     path = folder / f"{name}.mp4"
     with VideoWriter(path, wh=wh, frame_rate=Fraction(30)) as writer:
         for index in range(frames):
             shown = order[index % len(order)]
             writer.write(clip.rgb[shown : shown + 1], np.array([index / 30]))
             os.link(originals / f"{shown:06d}.npy", links / f"{index:06d}.npy")
-    return path, f"precomputed:{links}?representation=disparity&ambiguity=affine"
+            os.link(originals / f"{shown:06d}.png", masks / f"{index:06d}.png")
+    return Clip(path, f"precomputed:{links}?representation=disparity&ambiguity=affine", f"precomputed:{masks}")
+
+
+def write_segments(clip: SyntheticClip, target: Path) -> str:
+    """Segments and roles as they are, one PNG a frame in a folder that is made; returns the spec."""
+    target.mkdir(parents=True, exist_ok=True)
+    for frame, labels in enumerate(clip.labels):
+        cv2.imwrite(str(target / f"{frame:06d}.png"), labels.astype(np.uint8))
+    roles = {number: {"name": info.name, "role": info.role.name.lower()} for number, info in clip.segments.items()}
+    (target / "roles.json").write_text(json.dumps(roles), encoding="utf-8")
+    return f"precomputed:{target}"
 
 
 def parse_wh(text: str) -> tuple[int, int]:

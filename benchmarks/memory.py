@@ -50,8 +50,8 @@ def main() -> None:
 def measure(frames: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run one length in a new process."""
     with tempfile.TemporaryDirectory() as scratch:
-        video, spec = make_clip(Path(scratch), frames, parse_wh(arguments.size))
-        command = [sys.executable, __file__, "--one", str(video), spec, "--mode", arguments.mode]
+        clip = make_clip(Path(scratch), frames, parse_wh(arguments.size))
+        command = [sys.executable, __file__, "--one", str(clip.video), clip.depth, "--mode", arguments.mode]
         command += ["--no-pictures"] if arguments.no_pictures else []
         done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:

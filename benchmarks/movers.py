@@ -14,17 +14,15 @@ Results go to benchmarks/results/movers.json, and as a table into docs/fusion.md
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from measuring import environment, save_with_table
+from measuring import environment, save_with_table, write_segments
 from stf_depth.api import process
 from stf_depth.evaluation.metrics import DISPARITY_FLOOR, Group, aligned_depth_m, fit_sums, truth_mask
 from stf_depth.evaluation.predictions import open_prediction
@@ -89,13 +87,7 @@ def colour_regions(_clip: SyntheticClip, _folder: Path) -> str:
 
 def exact_masks(clip: SyntheticClip, folder: Path) -> str:
     """Segments and roles as they are."""
-    target = folder / "masks"
-    target.mkdir(exist_ok=True)
-    for frame, labels in enumerate(clip.labels):
-        cv2.imwrite(str(target / f"{frame:04d}.png"), labels.astype(np.uint8))
-    roles = {number: {"name": info.name, "role": info.role.name.lower()} for number, info in clip.segments.items()}
-    (target / "roles.json").write_text(json.dumps(roles), encoding="utf-8")
-    return f"precomputed:{target}"
+    return write_segments(clip, folder / "masks")
 
 
 MASKS: dict[str, Callable[[SyntheticClip, Path], str]] = {

@@ -58,11 +58,11 @@ def main() -> None:
 
 def prepare(root: Path, arguments: argparse.Namespace) -> tuple[list[Path], RunConfig]:
     """Copies of one short clip, and the configuration."""
-    video, precomputed = make_clip(root, arguments.frames, parse_wh(arguments.size))
+    clip = make_clip(root, arguments.frames, parse_wh(arguments.size))
     folder = root / "videos"
     folder.mkdir()
-    videos = [Path(shutil.copy(video, folder / f"clip_{number:03d}.mp4")) for number in range(arguments.clips)]
-    spec = arguments.depth or precomputed
+    videos = [Path(shutil.copy(clip.video, folder / f"clip_{number:03d}.mp4")) for number in range(arguments.clips)]
+    spec = arguments.depth or clip.depth
     options = {"fusion.mode": arguments.mode}
     return videos, configure("fast", options, depth=spec, semantic="none", panoptic="none", device="cpu")
 

@@ -1,6 +1,7 @@
 """Time a frame of the pipeline, stage by stage, against the bare loop that a user would write.
 
     python benchmarks/speed.py                                  precomputed depth at three sizes
+    python benchmarks/speed.py --scene street --segments exact  with segments, sky and movers
     python benchmarks/speed.py --depth onnx:net.onnx --sizes 640x360
     python benchmarks/speed.py --depth dpt-large --frames 40 --device cuda --precision bfloat16
 
@@ -48,6 +49,8 @@ def main() -> None:
     parser.add_argument("--depth", help="depth SPEC; precomputed maps without it")
     parser.add_argument("--sizes", default="320x180,640x360,1280x720")
     parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--scene", default="room", help="a synthetic scene")
+    parser.add_argument("--segments", default="none", choices=("none", "exact", "regions"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--modes", default=",".join(MODES))
@@ -63,18 +66,20 @@ def measure(wh: tuple[int, int], mode: str, arguments: argparse.Namespace) -> di
     """One clip through the bare loop and through the pipeline."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        video, precomputed = make_clip(root, arguments.frames, wh)
-        spec = arguments.depth or precomputed
-        networks = {"depth": spec, "semantic": "none", "panoptic": "none"}
+        clip = make_clip(root, arguments.frames, wh, scene_name=arguments.scene)
+        segments = {"none": "none", "exact": clip.panoptic, "regions": "regions"}[arguments.segments]
+        networks = {"depth": arguments.depth or clip.depth, "semantic": "none", "panoptic": segments}
         device = {"device": arguments.device, "precision": arguments.precision}
         config = configure("fast", MODES[mode], **networks, **device)
-        bare = bare_loop(video, config, root / "bare")
-        whole = pipeline(video, config, root)
+        bare = bare_loop(clip.video, config, root / "bare")
+        whole = pipeline(clip.video, config, root)
     row = {
         "size": f"{wh[0]}x{wh[1]}",
         "frames": arguments.frames,
         "mode": mode,
         "depth": arguments.depth or "precomputed",
+        "scene": arguments.scene,
+        "segments": arguments.segments,
         **device,
         "bare_loop": {**summary(bare), "mean_ms": round(1000 * statistics.fmean(bare), 2)},
         **whole,
