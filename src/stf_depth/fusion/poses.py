@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,14 @@ from stf_depth.geometry.poses import relative
 from stf_depth.types import BoolArray, CameraPath, Float32Array, Float64Array, Intrinsics
 
 __all__ = ["PoseFilter"]
+
+
+class _Seen(NamedTuple):
+    """Positions (1, 2, h, w), the depth ratio (R r + t d)_z and its part (R r)_z, each (1, 1, h, w)."""
+
+    position: Tensor
+    depth: Tensor
+    rotated: Tensor
 
 
 class PoseFilter:
@@ -40,7 +49,7 @@ class PoseFilter:
         self._intrinsics = intrinsics
         self._k = intrinsics.resized(width, height)
         self._matrix = torch.from_numpy(self._k.matrix()).float()
-        self._rays = torch.from_numpy(normalised_rays(self._k)).flatten(1)[None]
+        self._rays = torch.from_numpy(normalised_rays(self._k))[None]
         self._poses, self._usable, self._unit = world_from_cam, usable, unit
 
     @classmethod
@@ -70,22 +79,25 @@ class PoseFilter:
         here = field(frame)
         value, weight = here[:, :1], here[:, 1:]
         total, weights = torch.zeros_like(value), weight.clone()
+        points = self._points(value)
         for offset in offsets:
             for other in (frame - offset, frame + offset):
                 if 0 <= other < len(self._usable) and self._usable[other]:
-                    gap, known = self._compare(field(other), value, frame, other, tolerance, reading)
+                    seen = self._seen(points, frame, other)
+                    gap, known = self._compare(field(other), value, seen, other, tolerance, reading)
                     total = total + known * gap
                     weights = weights + known
         return value + total / weights.clamp(min=1e-6), weights
 
+    @staticmethod
     def _compare(
-        self, there: Tensor, value: Tensor, frame: int, other: int, tolerance: Tolerance, reading: Reading
+        there: Tensor, value: Tensor, seen: _Seen, other: int, tolerance: Tolerance, reading: Reading
     ) -> tuple[Tensor, Tensor]:
-        position, seen, rotated = self.project(value, frame, other)
+        position, depth, rotated = seen
         found = look_up(there, position, reading)
-        expected = value - torch.log(seen.clamp(min=1e-4))
-        gap = (found[:, :1] - expected) * (seen / rotated.clamp(min=0.2)).clamp(0.2, 5)
-        is_seen = is_inside(position, there.shape[-2:]) & (seen > 1e-4)
+        expected = value - torch.log(depth.clamp(min=1e-4))
+        gap = (found[:, :1] - expected) * (depth / rotated.clamp(min=0.2)).clamp(0.2, 5)
+        is_seen = is_inside(position, there.shape[-2:]) & (depth > 1e-4)
         known = found[:, 1:] * is_seen / (1 + (gap / tolerated(tolerance, other, position, is_seen)) ** 2)
         return gap, known
 
@@ -95,28 +107,24 @@ class PoseFilter:
         motion[:3, 3] /= self._unit
         return motion
 
-    def project(self, value: Tensor, frame: int, other: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Where pixels of ``frame`` with log disparity ``value`` appear in ``other``.
+    def project(self, value: Tensor, frame: int, other: int) -> _Seen:
+        """Where pixels of ``frame`` with log disparity ``value``, (1, 1, h, w), appear in ``other``."""
+        return self._seen(self._points(value), frame, other)
 
-        Returns positions (1, 2, h, w), the depth ratio (R r + t d)_z and its part (R r)_z, each (1, 1, h, w).
-        """
+    def _points(self, value: Tensor) -> Tensor:
+        """Ray and disparity of each pixel, (1, 4, h, w)."""
         if self._rays.device != value.device:
             self._rays = self._rays.to(value.device)
+        return torch.cat([self._rays, torch.exp(value) / self._unit], 1)
+
+    def _seen(self, points: Tensor, frame: int, other: int) -> _Seen:
         motion = torch.from_numpy(relative(self._poses[frame], self._poses[other])).float()
-        # Multiplied before it is sent: a GPU waits for each small matrix.
-        camera = (self._matrix @ motion[:3]).to(value.device)
-        rotation, shift = camera[:, :3], camera[:, 3:]
-        disparity = torch.exp(value).flatten(2) / self._unit
-        rotated = rotation @ self._rays
-        moved = rotated + shift * disparity
-        depth = moved[:, 2:]
-        position = moved[:, :2] / depth.clamp(min=1e-4)
-        height, width = value.shape[-2:]
-        return (
-            position.view(1, 2, height, width),
-            depth.view(1, 1, height, width),
-            rotated[:, 2:].view(1, 1, height, width),
-        )
+        moved = self._matrix @ motion[:3]
+        # A fourth row for (R r)_z, in one product, and one matrix: a GPU waits for each that is sent.
+        both = torch.cat([moved, moved[2:] * moved.new_tensor([1, 1, 1, 0])]).to(points.device)
+        found = (both @ points.flatten(2)).view(points.shape)
+        depth = found[:, 2:3]
+        return _Seen(found[:, :2] / depth.clamp(min=1e-4), depth, found[:, 3:])
 
     def expected_change(self, frame: int, other: int, xy_px: Float32Array, log_disparity: Float32Array) -> Float32Array:
         """-log((R r + t d)_z) of points (N, 2) of ``frame``: how log disparity grows on the way to ``other``.

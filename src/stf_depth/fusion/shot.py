@@ -99,11 +99,16 @@ def _default_flow() -> FlowBackend:
 
 @contextmanager
 def _frame_threads(device: str) -> Iterator[Executor]:
-    """Threads that each work on a frame, on a CPU with one thread of PyTorch each; for a GPU one is enough."""
+    """Threads that each work on a frame, on a CPU with one thread of PyTorch each; for a GPU one is enough.
+
+    On a CPU the caller's has one too: it would wait for threads that are busy.
+    """
     before = torch.get_num_threads()
     on_cpu = torch.device(device).type == "cpu"
     alone = partial(torch.set_num_threads, 1) if on_cpu else None
     try:
+        if alone is not None:
+            alone()
         with thread_pool(most=None if on_cpu else 1, initializer=alone) as pool:
             yield pool
     finally:
