@@ -12,6 +12,7 @@ from stf_depth.config import GeometryConfig
 from stf_depth.geometry import motion as motion_module
 from stf_depth.geometry.camera import solve_camera
 from stf_depth.geometry.motion import parallax_free_motion
+from stf_depth.geometry.relative_pose import masked_medians, relative_pose, relative_rotations
 from stf_depth.geometry.tracks import Tracks, track_parts
 from stf_depth.geometry.turning import turn_instead
 from stf_depth.synthetic import render_clip, scene
@@ -189,3 +190,24 @@ def test_a_pan_past_people_is_a_rotation() -> None:
     assert path.kind is MotionKind.ROTATION
     assert "turn on the spot" in path.reason
     assert not path.solved.any()
+
+
+def test_rotations_of_many_pairs_are_those_of_each_alone(rng: np.random.Generator) -> None:
+    """Of as many points as each pair has, a third of them outliers."""
+    noise, pairs = 1e-3, []
+    for count in (40, 250, 13):
+        turn = Rotation.from_rotvec(rng.normal(0, 0.1, 3)).as_matrix()
+        rays = np.column_stack([rng.uniform(-0.6, 0.6, (count, 2)), np.ones(count)])
+        seen = (rays @ turn.T)[:, :2] / (rays @ turn.T)[:, 2:] + rng.normal(0, noise, (count, 2))
+        seen[: count // 3] += 0.3
+        pairs.append((rays, seen))
+    source, target, known = np.zeros((3, 250, 2)), np.zeros((3, 250, 2)), np.zeros((3, 250), bool)
+    for number, (rays, seen) in enumerate(pairs):
+        source[number, : len(rays)], target[number, : len(rays)], known[number, : len(rays)] = rays[:, :2], seen, True
+    found = relative_rotations(source, target, known, noise=noise)
+    medians = masked_medians(found.errors, known)
+    for number, (rays, seen) in enumerate(pairs):
+        alone = relative_pose(rays, np.zeros(len(rays)), seen, noise=noise)
+        np.testing.assert_allclose(found.rotations[number], alone.pose[:3, :3], atol=1e-5)
+        np.testing.assert_allclose(found.errors[number, : len(rays)], alone.errors, atol=1e-5)
+        assert medians[number] == np.median(found.errors[number, : len(rays)])

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from stf_depth.config import GeometryConfig
 from stf_depth.geometry.matches import CAMERA_ID, HALF_PX, KeyFrameMatches
 from stf_depth.geometry.tracks import Tracks
+from stf_depth.parallel import thread_pool
 from stf_depth.types import BoolArray, Float64Array
 
 __all__ = [
@@ -154,13 +155,17 @@ def locate_frames(tracks: Tracks, map_: Any, config: GeometryConfig) -> SparseMa
     world_from_cam = np.tile(np.eye(4), (count, 1, 1))
     solved, inliers = np.zeros(count, bool), np.zeros(count)
     camera = map_.cameras[CAMERA_ID]
-    for frame in range(count):
+
+    def located(frame: int) -> tuple[Float64Array, float] | None:
         ids, xy = tracks.frame(frame)
         point = point_of_track[ids]
         seen = point >= 0
-        found = _absolute_pose(points[point[seen]], xy[seen].astype(np.float64) + HALF_PX, camera, config)
-        if found is not None:
-            world_from_cam[frame], inliers[frame], solved[frame] = found[0], found[1], True
+        return _absolute_pose(points[point[seen]], xy[seen].astype(np.float64) + HALF_PX, camera, config)
+
+    with thread_pool() as pool:  # every frame has the same seed: the result does not depend on which thread takes it
+        for frame, found in enumerate(pool.map(located, range(count))):
+            if found is not None:
+                world_from_cam[frame], inliers[frame], solved[frame] = found[0], found[1], True
     return SparseMap(float(camera.params[0]), world_from_cam, solved, inliers, point_of_track, points)
 
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from stf_depth.types import Float64Array
+from stf_depth.types import BoolArray, Float64Array
 
-__all__ = ["RelativePose", "relative_pose"]
+__all__ = ["RelativePose", "RelativeRotations", "masked_medians", "relative_pose", "relative_rotations"]
 
 _STEPS = 12
 _ENOUGH = 1e-6
@@ -22,6 +22,13 @@ class RelativePose(NamedTuple):
     """pose: (4, 4) float64, from the first camera to the second. errors: (N,) float64, in the unit of ``seen``."""
 
     pose: Float64Array
+    errors: Float64Array
+
+
+class RelativeRotations(NamedTuple):
+    """rotations: (P, 3, 3) float64, from the first to the second camera of each pair. errors: (P, N) float64."""
+
+    rotations: Float64Array
     errors: Float64Array
 
 
@@ -76,3 +83,40 @@ def _step(
     normal += _RIDGE * np.trace(normal) * np.eye(6)
     step: Float64Array = np.linalg.solve(normal, np.einsum("nij,ni->j", weighted, left))
     return step
+
+
+def relative_rotations(
+    source: Float64Array, target: Float64Array, known: BoolArray, *, noise: float
+) -> RelativeRotations:
+    """``relative_pose`` of many pairs at once for a camera that only turns, or points without a depth.
+
+    source, target: (P, N, 2), where the points are in either frame, as x / z and y / z. known: (P, N), which are there.
+    """
+    rays = np.concatenate([source, np.ones((*source.shape[:2], 1))], 2)
+    rotations = np.tile(np.eye(3), (len(source), 1, 1))
+    errors = np.linalg.norm(target - source, axis=2)
+    for _ in range(_STEPS if len(source) else 0):
+        turned = rays @ rotations.transpose(0, 2, 1)
+        x, y = np.moveaxis(turned[..., :2] / np.maximum(turned[..., 2:], _BEHIND), 2, 0)
+        left_x, left_y = target[..., 0] - x, target[..., 1] - y
+        errors = np.hypot(left_x, left_y)
+        scale = np.maximum(1.48 * masked_medians(errors, known), _LEAST_SCALE * noise)
+        weight = known / (1 + (errors / scale[:, None]) ** 2)
+        # d (x, y) / d w of a small turn w.
+        by_turn = np.stack([[-x * y, 1 + x * x, -y], [-1 - y * y, x * y, x]])
+        weighted = by_turn * weight
+        normal = np.einsum("icpn,idpn->pcd", weighted, by_turn, optimize=True)
+        normal += _RIDGE * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(3)
+        moment = np.einsum("icpn,ipn->pc", weighted, np.stack([left_x, left_y]), optimize=True)
+        step = np.linalg.solve(normal, moment[..., None])[..., 0]
+        rotations = Rotation.from_rotvec(step).as_matrix() @ rotations
+        if np.abs(step).max() < _ENOUGH:
+            break
+    return RelativeRotations(rotations, errors)
+
+
+def masked_medians(values: Float64Array, known: BoolArray) -> Float64Array:
+    """Median of the known ones of each row of (P, N), one at least: (P,)."""
+    ordered, count = np.sort(np.where(known, values, np.inf), axis=1), known.sum(1, keepdims=True)
+    middle: Float64Array = np.take_along_axis(ordered, np.concatenate([(count - 1) // 2, count // 2], 1), 1).mean(1)
+    return middle

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from stf_depth.config import GeometryConfig
 from stf_depth.geometry.explained import explained
-from stf_depth.geometry.relative_pose import relative_pose
+from stf_depth.geometry.relative_pose import masked_medians, relative_rotations
 from stf_depth.geometry.tracks import Tracks
-from stf_depth.types import CameraPath, Float64Array, Intrinsics, MotionKind
+from stf_depth.types import BoolArray, CameraPath, Float64Array, Intrinsics, MotionKind
 
 __all__ = ["Turn", "turn_instead"]
 
@@ -38,6 +38,14 @@ class Turn(NamedTuple):
     moving: float
 
 
+class _Pairs(NamedTuple):
+    """Points of P pairs of frames, (P, N, 2) pixels in either frame, and which of them there are, (P, N)."""
+
+    source_px: Float64Array
+    target_px: Float64Array
+    known: BoolArray
+
+
 def turn_instead(tracks: Tracks, path: CameraPath, focal_px: float | None, config: GeometryConfig) -> Turn | None:
     """A turn on the spot that explains nearly as much as ``path``, or None.
 
@@ -50,7 +58,8 @@ def turn_instead(tracks: Tracks, path: CameraPath, focal_px: float | None, confi
     sampled = np.isin(np.arange(len(tracks)), frames)
     moving = _share(tracks, frames, replace(path, solved=path.solved & sampled), tolerance_px)
     enough = max(config.min_turning_fraction, 0.99 - config.turning_misfits * (1 - moving))
-    turning = _share_of_turning(tracks, frames, focal_px, tolerance_px, enough)
+    pairs = _pairs(tracks, frames)
+    turning = _share_of_turning(tracks, frames, pairs, focal_px, tolerance_px, enough)
     return Turn(turning, moving) if turning >= enough else None
 
 
@@ -67,14 +76,14 @@ def _sampled_frames(tracks: Tracks) -> Int64Array:
 
 
 def _share_of_turning(
-    tracks: Tracks, frames: Int64Array, focal_px: float | None, tolerance_px: float, enough: float
+    tracks: Tracks, frames: Int64Array, pairs: _Pairs, focal_px: float | None, tolerance_px: float, enough: float
 ) -> float:
     """What is explained at the known focal length, or at the best that is found: first of some that lie far apart,
     then ever closer around the best, until it is enough. Where it is far from that, none between makes up for it.
     """
 
     def share(focal: float) -> float:
-        return _share(tracks, frames, _turning_path(tracks, frames, focal), tolerance_px)
+        return _share(tracks, frames, _turning_path(tracks, frames, pairs, focal), tolerance_px)
 
     if focal_px is not None:
         return share(focal_px)
@@ -87,33 +96,42 @@ def _share_of_turning(
     return best
 
 
-def _turning_path(tracks: Tracks, frames: Int64Array, focal_px: float) -> CameraPath:
-    """Rotations of ``frames``, each from the one before; where one cannot be followed the path ends."""
-    centre = (np.array(tracks.wh) - 1) / 2
-    poses, solved = np.tile(np.eye(4), (len(tracks), 1, 1)), np.zeros(len(tracks), bool)
-    solved[frames[0]] = True
+def _pairs(tracks: Tracks, frames: Int64Array) -> _Pairs:
+    """Points that neighbouring ``frames`` share; up to where one cannot be followed, there the path ends."""
+    found = []
     for before, after in itertools.pairwise(frames.tolist()):
         rows = np.stack(tracks.common(before, after))
         if rows.shape[1] < _MIN_COMMON:
             break
         rows = rows[:, np.linspace(0, rows.shape[1] - 1, min(rows.shape[1], _MOST_POINTS)).astype(int)]
-        source, target = (
-            (tracks.frame(t)[1][r] - centre) / focal_px for t, r in zip((before, after), rows, strict=True)
-        )
-        poses[after, :3, :3] = poses[before, :3, :3] @ _rotation(source, target, 1 / focal_px).T
-        solved[after] = True
+        found.append(np.stack([tracks.frame(t)[1][r] for t, r in zip((before, after), rows, strict=True)]))
+    xy_px = np.zeros((2, len(found), max((one.shape[1] for one in found), default=0), 2))
+    known = np.zeros(xy_px.shape[1:3], bool)
+    for number, one in enumerate(found):
+        xy_px[:, number, : one.shape[1]], known[number, : one.shape[1]] = one, True
+    return _Pairs(xy_px[0], xy_px[1], known)
+
+
+def _turning_path(tracks: Tracks, frames: Int64Array, pairs: _Pairs, focal_px: float) -> CameraPath:
+    """Rotations of ``frames``, each from the one before."""
+    centre = (np.array(tracks.wh) - 1) / 2
+    poses, solved = np.tile(np.eye(4), (len(tracks), 1, 1)), np.zeros(len(tracks), bool)
+    turns = _rotations((pairs.source_px - centre) / focal_px, (pairs.target_px - centre) / focal_px, pairs, focal_px)
+    solved[frames[: len(turns) + 1]] = True
+    for before, after, turn in zip(frames, frames[1:], turns, strict=False):
+        poses[after, :3, :3] = poses[before, :3, :3] @ turn.T
     intrinsics = Intrinsics(focal_px, focal_px, float(centre[0]), float(centre[1]), *tracks.wh)
     return CameraPath(MotionKind.ROTATION, intrinsics, poses, solved, solved.astype(np.float32))
 
 
-def _rotation(source: Float64Array, target: Float64Array, noise: float) -> Float64Array:
-    """The turn (3, 3) that takes rays through ``source`` (n, 2) to ``target``: a motion past points without a depth.
+def _rotations(source: Float64Array, target: Float64Array, pairs: _Pairs, focal_px: float) -> Float64Array:
+    """The turns (P, 3, 3) that take rays through ``source`` (P, N, 2) to ``target``.
 
     Fitted twice, the second time to what fits: many things that move alike pull even a robust fit a little, and over
     many frames it adds up.
     """
-    rays = np.column_stack([source, np.ones(len(source))])
-    errors = relative_pose(rays, np.zeros(len(rays)), target, noise=noise).errors
-    fits = errors <= max(noise, float(np.median(errors)))
-    found: Float64Array = relative_pose(rays[fits], np.zeros(int(fits.sum())), target[fits], noise=noise).pose[:3, :3]
-    return found
+    noise = 1 / focal_px
+    errors = relative_rotations(source, target, pairs.known, noise=noise).errors
+    usual = masked_medians(errors, pairs.known)
+    fits = pairs.known & (errors <= np.maximum(noise, usual)[:, None])
+    return relative_rotations(source, target, fits, noise=noise).rotations
