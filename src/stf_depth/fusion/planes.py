@@ -25,35 +25,55 @@ def flatten_planes(field: Tensor, segments: Tensor, roles: Tensor, *, tolerance:
     is_planar = (roles == int(Role.GROUND)) | (roles == int(Role.PLANAR))
     if not bool(is_planar.any()):
         return value
-    result = value.clone()
     height, width = value.shape[-2:]
-    rows = torch.arange(height, device=value.device, dtype=value.dtype) / max(height, width)
-    columns = torch.arange(width, device=value.device, dtype=value.dtype) / max(height, width)
     # What no segment covers lies on the plane of its role at best, not on one of all unlabelled pixels.
     segments = torch.where(segments == 0, -roles.to(segments), segments)
-    for segment in torch.unique(segments[is_planar]).tolist():
-        y, x = torch.nonzero((is_planar & (segments == segment) & (weight > 0))[0, 0], as_tuple=True)
-        if len(y) >= _MIN_SHARE * height * width:
-            design = torch.stack([columns[x], rows[y], torch.ones_like(rows[y])], 1)
-            here = value[0, 0, y, x]
-            result[0, 0, y, x] = here + _step_to_plane(design, here, weight[0, 0, y, x], tolerance)
-    return result
+    pixels, counts = _by_segment(segments, is_planar & (weight > 0), round(_MIN_SHARE * height * width))
+    if not counts:
+        return value
+    rows, columns = (pixels // width).to(value), (pixels % width).to(value)
+    long_side = max(height, width)
+    design = torch.stack([columns / long_side, rows / long_side, torch.ones_like(rows)], 1)
+    here, heavy = value.flatten()[pixels], weight.flatten()[pixels]
+    moved = here + _step_to_planes(design, here, heavy, counts, tolerance)
+    return value.flatten().index_copy(0, pixels, moved).view(value.shape)
 
 
-def _step_to_plane(design: Tensor, value: Tensor, weight: Tensor, tolerance: float) -> Tensor:
+def _by_segment(segments: Tensor, chosen: Tensor, least: int) -> tuple[Tensor, list[int]]:
+    """Flat indices (N,) of the chosen pixels, segment by segment, of segments with ``least``, and how many of each."""
+    pixels = chosen.flatten().nonzero()[:, 0]
+    ids = segments.flatten()[pixels]
+    order = ids.argsort(stable=True)
+    _, counts = torch.unique(ids, return_counts=True)
+    is_large = counts >= max(1, least)
+    kept = is_large.repeat_interleave(counts)
+    return pixels[order[kept]], counts[is_large].tolist()
+
+
+def _step_to_planes(design: Tensor, value: Tensor, weight: Tensor, counts: list[int], tolerance: float) -> Tensor:
+    """By how much each pixel's log disparity moves; ``counts`` of the pixels belong to one segment after the other."""
     disparity = torch.exp(value)
+    seen = torch.cat([design, disparity[:, None]], 1)
+    segment = torch.arange(len(counts), device=value.device).repeat_interleave(torch.tensor(counts).to(value.device))
     # Relative residuals: far parts of a floor count as much as near ones.
-    reweight = weight / disparity**2
-    plane = disparity
+    usual = weight / disparity**2
+    reweight, plane = usual, disparity
     for _ in range(_STEPS):
-        weighted = design * reweight[:, None]
-        # Solved on the CPU in double precision, which not every device has.
-        normal = (weighted.T @ design).cpu().double()
-        normal = normal + 1e-9 * normal.diagonal().sum() * torch.eye(3, dtype=torch.float64)
-        coefficients = torch.linalg.solve(normal, (weighted.T @ disparity).cpu().double()).to(value)
-        plane = (design @ coefficients).clamp(min=1e-9)
-        residual = disparity / plane - 1
-        reweight = weight / disparity**2 / (1 + (residual / tolerance) ** 2)
+        weighted = torch.split(design * reweight[:, None], counts)
+        moments = torch.stack([one.T @ other for one, other in zip(weighted, torch.split(seen, counts), strict=True)])
+        coefficients = _solved(moments).to(value)
+        plane = (design * coefficients.index_select(0, segment)).sum(1).clamp(min=1e-9)
+        reweight = usual / (1 + ((disparity / plane - 1) / tolerance) ** 2)
     residual = (disparity / plane - 1).abs()
-    gain = (1 - residual.median() / tolerance).clamp(0, 1)
+    medians = torch.stack([one.median() for one in torch.split(residual, counts)])
+    gain = (1 - medians / tolerance).clamp(0, 1).index_select(0, segment)
     return gain / (1 + (residual / tolerance) ** 2) * (torch.log(plane) - value)
+
+
+def _solved(moments: Tensor) -> Tensor:
+    """Plane coefficients (G, 3) of normal equations (G, 3, 4); on the CPU, not every device has double precision."""
+    double = moments.cpu().double()
+    normal, right = double[..., :3], double[..., 3:]
+    ridge = 1e-9 * normal.diagonal(dim1=1, dim2=2).sum(1)
+    solved: Tensor = torch.linalg.solve(normal + ridge[:, None, None] * torch.eye(3, dtype=torch.float64), right)
+    return solved[..., 0]

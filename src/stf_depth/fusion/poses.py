@@ -48,7 +48,6 @@ class PoseFilter:
         height, width = size
         self._intrinsics = intrinsics
         self._k = intrinsics.resized(width, height)
-        self._matrix = torch.from_numpy(self._k.matrix()).float()
         self._rays = torch.from_numpy(normalised_rays(self._k))[None]
         self._poses, self._usable, self._unit = world_from_cam, usable, unit
 
@@ -118,11 +117,10 @@ class PoseFilter:
         return torch.cat([self._rays, torch.exp(value) / self._unit], 1)
 
     def _seen(self, points: Tensor, frame: int, other: int) -> _Seen:
-        motion = torch.from_numpy(relative(self._poses[frame], self._poses[other])).float()
-        moved = self._matrix @ motion[:3]
-        # A fourth row for (R r)_z, in one product, and one matrix: a GPU waits for each that is sent.
-        both = torch.cat([moved, moved[2:] * moved.new_tensor([1, 1, 1, 0])]).to(points.device)
-        found = (both @ points.flatten(2)).view(points.shape)
+        motion = relative(self._poses[frame], self._poses[other])
+        # K (R r + t d), and a fourth row for (R r)_z: one product, and one matrix to send.
+        rows = np.concatenate([self._k.matrix() @ motion[:3], motion[2:3] * [1, 1, 1, 0]]).astype(np.float32)
+        found = (torch.from_numpy(rows).to(points.device) @ points.flatten(2)).view(points.shape)
         depth = found[:, 2:3]
         return _Seen(found[:, :2] / depth.clamp(min=1e-4), depth, found[:, 3:])
 

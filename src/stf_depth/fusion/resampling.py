@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -57,12 +58,18 @@ def average_over_areas(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _average_over(values: Tensor, axis: int, size: int) -> Tensor:
-    length = values.shape[axis]
+    pixel, share = _areas(int(values.shape[axis]), size, values.device, values.dtype)
+    covered = values.index_select(axis, pixel.flatten())
+    before, after = values.shape[:axis], values.shape[axis + 1 :]
+    weight = share.view(*pixel.shape, *[1] * len(after))
+    return (covered.view(*before, *pixel.shape, *after) * weight).sum(axis)
+
+
+@lru_cache(maxsize=16)  # small, and a GPU waits for each that is made anew
+def _areas(length: int, size: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Which of ``length`` pixels each of ``size`` covers, and the share that each has in it, (K, size)."""
     edges = torch.arange(size + 1, dtype=torch.float64) * (length / size)
     low, high = edges[:-1], edges[1:]
     pixel = low.floor() + torch.arange(math.ceil(length / size) + 1, dtype=torch.float64)[:, None]
     share = (torch.minimum(high, pixel + 1) - torch.maximum(low, pixel)).clamp(min=0) * (size / length)
-    covered = values.index_select(axis, pixel.long().clamp(max=length - 1).flatten().to(values.device))
-    before, after = values.shape[:axis], values.shape[axis + 1 :]
-    weight = share.to(values).view(*pixel.shape, *[1] * len(after))
-    return (covered.view(*before, *pixel.shape, *after) * weight).sum(axis)
+    return pixel.long().clamp(max=length - 1).to(device), share.to(dtype).to(device)
