@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from stf_depth.parallel import mapped_ahead, thread_pool
+from stf_depth.parallel import delayed, mapped_ahead, thread_pool
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 5, 50])
@@ -41,3 +41,15 @@ def test_an_error_is_raised_in_its_place() -> None:
         assert [next(results), next(results)] == [0, 1]
         with pytest.raises(ZeroDivisionError):
             next(results)
+
+
+def test_an_item_waits_for_the_one_behind_it() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in range(5):
+            taken.append(item)
+            yield item
+
+    seen = [(item, len(taken)) for item in delayed(items(), 2)]
+    assert seen == [(0, 3), (1, 4), (2, 5), (3, 5), (4, 5)]

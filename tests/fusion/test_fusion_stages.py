@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stf_depth.alignment.solve import GridBasis
 from stf_depth.config import FusionConfig
-from stf_depth.fusion.boundaries import border_support, snap_to_segments
+from stf_depth.fusion.boundaries import border_support, grow, snap_to_segments
 from stf_depth.fusion.evidence import Evidence, confidence_of, weigh_evidence
 from stf_depth.fusion.fields import Fields, over_pixels
 from stf_depth.fusion.logmap import LogMap
@@ -289,6 +289,30 @@ def wavy_plane(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return truth, truth * np.exp(0.02 * np.sin(9 * x + 4) + 0.005 * rng.normal(size=truth.shape))
 
 
+def grown_slowly(values: np.ndarray, known: np.ndarray, ids: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel by pixel: the mean of the known ones of the four beside it, of the same segment."""
+    for _ in range(steps):
+        before, was = values.copy(), known.copy()
+        for y, x in zip(*np.nonzero((was == 0) & (ids > 0)), strict=True):
+            beside = [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
+            inside = [at for at in beside if 0 <= at[0] < ids.shape[0] and 0 <= at[1] < ids.shape[1]]
+            found = [before[at] for at in inside if was[at] and ids[at] == ids[y, x]]
+            if found:
+                values[y, x], known[y, x] = np.mean(found), 1
+    return values, known
+
+
+def test_insides_grow_by_the_mean_of_their_own_neighbours(rng: np.random.Generator) -> None:
+    ids = np.kron(rng.integers(0, 4, (3, 5)), np.ones((6, 6), int)).astype(np.int32)
+    known = (rng.random(ids.shape) < 0.05) & (ids > 0)
+    values = np.where(known, rng.normal(0, 1, ids.shape), 0)
+    expected, filled = grown_slowly(values.copy(), known.astype(int), ids, 4)
+    got, arrived = grow(maps(values), maps(known), torch.from_numpy(ids)[None, None], 4)
+    assert 0.3 < filled.mean() < 0.9
+    np.testing.assert_array_equal(arrived[0, 0].numpy(), filled)
+    np.testing.assert_allclose(got[0, 0].numpy(), expected, atol=1e-5)
+
+
 def test_planes_flatten_a_floor_and_leave_what_stands_on_it(rng: np.random.Generator) -> None:
     truth, wavy = wavy_plane(rng)
     wavy[10:20, 20:30] *= 1.6
@@ -319,6 +343,26 @@ def test_unlabelled_pixels_of_several_roles_are_no_one_plane() -> None:
     roles = torch.where(maps(y) > 0.3, int(Role.GROUND), int(Role.PLANAR)).to(torch.uint8)
     flat = flatten_planes(field, torch.zeros_like(roles).int(), roles, tolerance=0.06)
     torch.testing.assert_close(flat, value, atol=1e-4, rtol=0)
+
+
+def test_segments_are_flattened_together_as_each_alone(rng: np.random.Generator) -> None:
+    """Three that are planes, one that is curved, and one that is too small; a tenth of the pixels has no weight."""
+    _, wavy = wavy_plane(rng)
+    ids = np.zeros((40, 60), np.int32)
+    ids[:20, :25], ids[:20, 25:], ids[20:, :40], ids[20:, 40:], ids[0, 0] = 7, 2, 900, 4, 5
+    wavy[:20, 25:] = 1.5 - 0.8 * wavy[:20, 25:]
+    wavy[20:, 40:] *= np.exp(np.sin(np.arange(20) / 2))
+    field = torch.cat([maps(np.log(wavy)), maps(rng.random((40, 60)) > 0.1)], 1)
+    segments = torch.from_numpy(ids)[None, None]
+    planar = torch.full_like(segments, int(Role.PLANAR), dtype=torch.uint8)
+    flat = flatten_planes(field, segments, planar, tolerance=0.06)
+    for segment in (7, 2, 900, 4, 5):
+        own = segments == segment
+        roles = torch.where(own, planar, int(Role.STATIC)).to(torch.uint8)
+        alone = flatten_planes(field, segments, roles, tolerance=0.06)
+        torch.testing.assert_close(flat[own], alone[own])
+        torch.testing.assert_close(alone[~own], field[:, :1][~own])
+        assert bool((alone != field[:, :1]).any()) == (segment in (7, 2, 900))
 
 
 def two_halves(

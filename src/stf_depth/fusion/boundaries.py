@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-__all__ = ["border_support", "dilate", "nearer_half", "snap_to_segments"]
+__all__ = ["border_support", "dilate", "grow", "nearer_half", "snap_to_segments"]
 
 # So many times steeper than the surfaces beside it must an edge be: a road that runs away from the camera is none.
 _STEEPER = 2.0
@@ -50,13 +50,13 @@ def _continued(
 
     What the inside does not reach is a thin part: its own inside begins at a third of the distance.
     """
-    value, filled = _grow(values, known, segments, radius_px + 1)
+    value, filled = grow(values, known, segments, radius_px + 1)
     shallow_px = round(radius_px / 3)
     if shallow_px == 0:
         return value, filled
     deep = (dilate(border, shallow_px) < 0.5) & (segments > 0) & (filled < 0.5)
     seeded = torch.where(deep, values, value)
-    return _grow(seeded, torch.maximum(filled, deep.to(filled)), segments, shallow_px + 1)
+    return grow(seeded, torch.maximum(filled, deep.to(filled)), segments, shallow_px + 1)
 
 
 def _border(segments: Tensor) -> Tensor:
@@ -134,8 +134,13 @@ def _range_around(values: Tensor, radius_px: int) -> tuple[Tensor, Tensor]:
     return -dilate(-values, radius_px), dilate(values, radius_px)
 
 
-def _grow(values: Tensor, known: Tensor, segments: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Work on the pixels that are to be filled alone, few of a picture's, with the indices of their 4 neighbours."""
+def grow(values: Tensor, known: Tensor, segments: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """``values`` where they are ``known`` (0 or 1), grown by one pixel in each of ``steps``, and where there are some.
+
+    A new pixel is the mean of those of its 4 neighbours that are known and of its segment; 0 where none arrives, and
+    where there is no segment. All (1, 1, H, W).
+    """
+    # Few of a picture's pixels are to be filled: only they are worked on, by the indices of their neighbours.
     value, filled = (values * known).flatten(), known.flatten().clone()
     left = ((filled < 0.5) & (segments.flatten() > 0)).nonzero()[:, 0]
     beside = _neighbours_of(left, segments)
