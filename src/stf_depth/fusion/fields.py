@@ -64,8 +64,9 @@ class Fields:
         self.evidence = Evidence()
         tolerance = align.tolerance_px
         self.steps = FrameCache(lambda frame: checked_steps(*reader.flow(frame), tolerance), window)
-        near = max(fuse.snap_reach, fuse.fine_radius)
-        self.near = FrameCache(lambda frame: around(self.steps, frame, len(reader), near), window)
+        self._reach = max(fuse.snap_reach, fuse.fine_radius)
+        self.near = FrameCache(lambda frame: around(self.steps, frame, len(reader), self._reach), window)
+        self._changes: FrameCache[dict[int, Tensor]] = FrameCache(lambda _: {}, window // 2)
         self.has_structure = prelook.structure_unit is not None
         self._same: SegmentMatches | None = None
         if reader.has_surfaces:
@@ -123,7 +124,9 @@ class Fields:
             field = self.blended(frame)
             return field[:, :1], field[:, 1:]
         tolerance = self._tolerance(frame, self.fuse.trajectory_tolerance)
-        places = around(self.steps, frame, len(self.reader), self.fuse.trajectory_radius)
+        radius = self.fuse.trajectory_radius
+        near = [place for place in self.near(frame) if abs(place.other - frame) <= radius]
+        places = around(self.steps, frame, len(self.reader), radius, near)
         return self.along_flow(self.blended, frame, places, tolerance=tolerance)
 
     def along_flow(
@@ -160,13 +163,18 @@ class Fields:
             return None
         low = self.reader.frame(frame)
         stays = (low.roles != int(Role.MOVER)).to(low.log_disparity)
-        least_px = self.fuse.static_tolerance_px
+        least_px, known = self.fuse.static_tolerance_px, self._changes(frame)
 
         def change(other: int, position: Tensor) -> Tensor:
+            if other in known:
+                return known[other]
             motion = self._motion(frame, other)
             if motion is None:
                 return torch.zeros_like(stays)
-            return stays * change_along(motion, low.log_disparity, frame, other, position, least_px)
+            found = stays * change_along(motion, low.log_disparity, frame, other, position, least_px)
+            if abs(other - frame) <= self._reach:  # what the filter at full size asks for again
+                known[other] = found
+            return found
 
         return change
 

@@ -19,7 +19,7 @@ from stf_depth.fusion.inputs import ShotInputs
 from stf_depth.fusion.prelook import Prelook
 from stf_depth.fusion.resampling import fill_unknown, resize, resize_masked
 from stf_depth.perception.base import FlowBackend
-from stf_depth.types import Float32Array, Frames, Role
+from stf_depth.types import Float32Array, Frames, Role, Uint8Array
 
 __all__ = ["FrameCache", "LowFrame", "LowReader", "as_image", "flow_pair", "low_size"]
 
@@ -106,6 +106,7 @@ class LowReader:
         self.frame = FrameCache(self._read, capacity)
         self.rgb = FrameCache(self._read_rgb, capacity)
         self.flow = FrameCache(self._read_flow, capacity)
+        self._roles = FrameCache(self._read_roles, capacity)
 
     def __len__(self) -> int:
         return len(self._inputs)
@@ -160,8 +161,12 @@ class LowReader:
         """Roles at ``size``, (1, 1, H, W) uint8; UNKNOWN without any."""
         if self._inputs.roles is None:
             return torch.full((1, 1, *size), int(Role.UNKNOWN), dtype=torch.uint8, device=self._device)
-        roles = nearest(self._input(self._inputs.roles, index).astype(np.uint8), size)
-        return torch.from_numpy(roles)[None, None].to(self._device)
+        return torch.from_numpy(nearest(self._roles(index), size))[None, None].to(self._device)
+
+    def _read_roles(self, index: int) -> Uint8Array:
+        """As they are: which of them are believed takes time to find out, and is asked for each size."""
+        assert self._inputs.roles is not None
+        return self._input(self._inputs.roles, index).astype(np.uint8)
 
     def _input(self, frames: Frames, index: int) -> NDArray[Any]:
         with self._reading:

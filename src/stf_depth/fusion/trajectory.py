@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -109,21 +109,27 @@ class Place(NamedTuple):
     alive: Tensor
 
 
-def followed(steps: Steps, frame: int, frame_count: int, direction: int, reach: int) -> Iterator[Place]:
-    """Frames ``frame + direction`` on, up to ``reach`` away; positions are chained from the flow between neighbours."""
-    position: Tensor | None = None
-    for other in _neighbours(frame, direction, reach, frame_count):
+def followed(
+    steps: Steps, frame: int, frame_count: int, direction: int, reach: int, nearer: Sequence[Place] = ()
+) -> Iterator[Place]:
+    """Frames ``frame + direction`` on, up to ``reach`` away; positions are chained from the flow between neighbours.
+
+    nearer: the first of them, where they are known.
+    """
+    last = nearer[-1] if nearer else None
+    yield from nearer
+    for other in _neighbours(frame, direction, reach, frame_count)[len(nearer) :]:
         step = steps(other - 1)[0] if direction > 0 else steps(other)[1]
-        if position is None:
-            position, alive = pixel_grid(step), torch.ones_like(step[:, :1])
+        position, alive = (pixel_grid(step), torch.ones_like(step[:, :1])) if last is None else last[1:]
         moved, inside = look_up(step, position), is_inside(position, step.shape[-2:])
-        position, alive = position + moved[:, :2], alive * moved[:, 2:] * inside
-        yield Place(other, position, alive)
+        last = Place(other, position + moved[:, :2], alive * moved[:, 2:] * inside)
+        yield last
 
 
-def around(steps: Steps, frame: int, frame_count: int, reach: int) -> list[Place]:
-    """``followed`` both ways."""
-    return [place for direction in (1, -1) for place in followed(steps, frame, frame_count, direction, reach)]
+def around(steps: Steps, frame: int, frame_count: int, reach: int, nearer: Sequence[Place] = ()) -> list[Place]:
+    """``followed`` both ways. nearer: what this gave for a reach that is no larger."""
+    sides = ((side, [place for place in nearer if (place.other - frame) * side > 0]) for side in (1, -1))
+    return [place for side, known in sides for place in followed(steps, frame, frame_count, side, reach, known)]
 
 
 class Targets:
