@@ -10,6 +10,7 @@ import pytest
 from stf_depth.config import CausalConfig
 from stf_depth.errors import ShapeError
 from stf_depth.evaluation.consistency import flicker
+from stf_depth.fusion import causal
 from stf_depth.fusion.causal import CausalFrame, CausalFuser
 from stf_depth.perception.base import FlowBackend
 from stf_depth.perception.registry import create
@@ -196,3 +197,29 @@ def test_frames_of_the_wrong_shape_are_refused() -> None:
         fuser.push(np.zeros((4, 4), np.uint8), np.zeros((2, 2), np.float32), np.ones((2, 2), bool))
     with pytest.raises(ShapeError):
         fuser.push(np.zeros((4, 4, 3), np.uint8), np.zeros((2, 2), np.float32), np.ones((2, 3), bool))
+
+
+@pytest.mark.parametrize("lookahead", [0, 3])
+def test_sharp_edges_of_a_steady_depth_are_not_averaged(lookahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = render_clip(scene("forward"), frames=12, wh=(160, 96))
+    steady = degrade(
+        clip.depth, 0, DegradeConfig(scale=0.01, shift=0, field_white=0.005, field_slow=0, blur_sigma_px=0)
+    )
+    restless = degrade(clip.depth, 0, DegradeConfig(field_white=0.2))
+    truth = np.where(np.isfinite(clip.depth), 1 / clip.depth, 0)
+    step = np.abs(np.diff(truth, axis=2)) > 0.3 * truth[:, :, 1:]
+    beside = np.pad(step, ((0, 0), (0, 0), (0, 1))) & np.isfinite(clip.depth)
+    config = CausalConfig(lookahead_frames=lookahead)
+
+    def fused(maps: DepthMaps) -> np.ndarray:
+        return stack(fuse(clip, maps, config))[0]
+
+    def error(depth: np.ndarray) -> float:
+        return float(np.abs(np.log(depth[beside] / truth[beside])).mean())
+
+    kept, untouched = fused(steady), fused(restless)
+    monkeypatch.setattr(causal, "sharp_edges", lambda disparity, **_: disparity * 0)
+    averaged = fused(steady)
+    assert beside.mean() > 0.005
+    assert error(kept) < 0.9 * error(averaged)
+    np.testing.assert_array_equal(untouched, fused(restless))

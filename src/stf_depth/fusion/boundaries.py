@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-__all__ = ["border_support", "dilate", "grow", "nearer_half", "snap_to_segments"]
+__all__ = ["border_support", "dilate", "grow", "nearer_half", "sharp_edges", "snap_to_segments"]
 
 # So many times steeper than the surfaces beside it must an edge be: a road that runs away from the camera is none.
 _STEEPER = 2.0
@@ -116,6 +116,16 @@ def nearer_half(disparity: Tensor, *, radius_px: int, min_step: float) -> Tensor
     low, high = _range_around(disparity, radius_px)
     is_edge = (_softness(disparity, high - low, radius_px) == 0) & (high - low > min_step * high)
     return is_edge & (2 * disparity > low + high)
+
+
+def sharp_edges(disparity: Tensor, *, radius_px: int, min_step: float) -> Tensor:
+    """0 to 1: how far there is an edge within ``radius_px`` of which one pixel takes about half or more, (1, 1, H, W).
+
+    min_step: of the nearer side's disparity; a step of half of it is none, one and a half times it counts in full.
+    """
+    low, high = _range_around(disparity, radius_px)
+    step = ((high - low) / (min_step * high).clamp(min=1e-9) - 0.5).clamp(0, 1)
+    return step * (1 - _softness(disparity, high - low, radius_px))
 
 
 def _slope(values: Tensor, known: Tensor, radius_px: int) -> Tensor:

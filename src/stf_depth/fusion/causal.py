@@ -21,6 +21,7 @@ from torch import Tensor
 
 from stf_depth.config import CausalConfig
 from stf_depth.errors import ShapeError
+from stf_depth.fusion.boundaries import sharp_edges
 from stf_depth.fusion.egomotion import agreement, between_two, camera_step
 from stf_depth.fusion.prelook import offset_below
 from stf_depth.fusion.reader import as_image, flow_pair, low_size
@@ -32,6 +33,7 @@ from stf_depth.types import Ambiguity, BoolArray, Float32Array, Float64Array, Ui
 __all__ = ["CausalFrame", "CausalFuser"]
 
 _LEAST_SHARE = 0.1  # of a frame's own disparity, which has a zero, is left by what the past says against it
+_EDGE_PX, _EDGE_STEP = 1, 0.1  # of the coarse grid, and of the nearer side
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,9 @@ class _Line:
 class _Held:
     """One frame of the stream on the coarse grid, (1, 1, h, w) each, and what was given.
 
-    corrected: c. valid: 0 or 1. fused, weight: q and the frames that it stands for. to_next, to_last: checked flow
-    (1, 3, h, w) to the following and to the preceding frame, None where there is none. step: (4, 4), the camera's
-    motion from the preceding frame. zero: what disparity is taken to have at infinity.
+    corrected: c. valid: 0 or 1. fused, weight: q and the frames that it stands for. own: share of it that is left as it
+    is. to_next, to_last: checked flow (1, 3, h, w) to the following and to the preceding frame, None where there is
+    none. step: (4, 4), the camera's motion from the preceding frame. zero: what disparity is taken to have at infinity.
     """
 
     index: int
@@ -83,6 +85,7 @@ class _Held:
     valid: Tensor
     fused: Tensor
     weight: Tensor
+    own: Tensor
     is_reset: bool
     to_last: Tensor | None = None
     to_next: Tensor | None = None
@@ -140,7 +143,7 @@ class CausalFuser:
         small = np.asarray(cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
         low, mask = resize_masked(self._tensor(disparity), self._tensor(valid.astype(np.float32)), size)
         index, self._count = self._count, self._count + 1
-        return _Held(index, small, (height, width), disparity, valid, _Line(), low, mask, low, mask, True)
+        return _Held(index, small, (height, width), disparity, valid, _Line(), low, mask, low, mask, 0 * mask, True)
 
     def _tensor(self, values: Float32Array) -> Tensor:
         finite = np.nan_to_num(np.asarray(values, np.float32), posinf=0.0, neginf=0.0)
@@ -162,7 +165,8 @@ class CausalFuser:
         line = self._line(frame.fused, nearer, known).relaxed(self._config.leak)
         corrected = line(frame.fused)
         gap = (nearer - corrected) / self._tolerance(corrected, frame.valid)
-        weight = torch.clamp(past[:, 1:2], max=self._memory(gap, known)) * known / (1 + gap * gap)
+        memory, own = self._memory(gap, known, frame)
+        weight = torch.clamp(past[:, 1:2], max=memory) * known * (1 - own) / (1 + gap * gap)
         fused = (weight * nearer + corrected) / (weight + 1)
         joined = replace(
             frame,
@@ -172,6 +176,7 @@ class CausalFuser:
             corrected=corrected,
             fused=fused,
             weight=weight + frame.valid,
+            own=own,
             is_reset=False,
             to_last=back,
         )
@@ -234,13 +239,19 @@ class CausalFuser:
             weight = 1 / (1 + (left / scale) ** 2)
         return line
 
-    def _memory(self, gap: Tensor, known: Tensor) -> float:
-        """How many frames the past weighs: the fewer, the smaller the median gap to it already is."""
-        gaps = gap[known > 0]
+    def _memory(self, gap: Tensor, known: Tensor, frame: _Held) -> tuple[float, Tensor]:
+        """How many frames the past weighs, and the share of a pixel (1, 1, h, w) that is the frame's alone.
+
+        The fewer, the smaller the median gap to the past already is. An average blurs edges by a part of a pixel: of a
+        depth that is steady, the edges that are sharp stay as they are.
+        """
+        config, gaps = self._config, gap[known > 0]
         if not len(gaps):
-            return self._config.memory
-        noise = self._config.tolerance * float(gaps.abs().median())
-        return self._config.memory * min(1.0, (noise / self._config.steady_below) ** 2)
+            return config.memory, torch.zeros_like(gap)
+        noise = config.tolerance * float(gaps.abs().median())
+        restless = min(1.0, (noise / config.steady_below) ** 2)
+        edges = sharp_edges(frame.fused, radius_px=_EDGE_PX, min_step=_EDGE_STEP)
+        return config.memory * restless, (1 - restless**2) * edges
 
     def _tolerance(self, disparity: Tensor, valid: Tensor) -> Tensor:
         """The tolerated gap at each pixel: relative to disparity, never under a part of the frame's median."""
@@ -284,7 +295,7 @@ class CausalFuser:
             motion = later.step @ motion
             seen = self._seen_from(frame, later, found[:, :1], motion, position)
             gap = (seen - frame.fused) / tolerance
-            known = alive * (found[:, 1:] > 0.99) * frame.valid / (1 + gap * gap)
+            known = alive * (found[:, 1:] > 0.99) * frame.valid * (1 - frame.own) / (1 + gap * gap)
             total, weights = total + known * seen, weights + known
             flow = later.to_next
         return torch.where(weights > 1e-6, total / weights.clamp(min=1e-6), frame.fused), weights
