@@ -1,4 +1,4 @@
-"""What frame-by-frame fusion gains, on the clips and the degraded depth of quality.py.
+"""What frame-by-frame fusion gains, on the clips of quality.py and their degraded and mildly degraded depth.
 
     python benchmarks/causal.py
     python benchmarks/causal.py --clips forward --frames 8 --results trial      quick; no document changes
@@ -29,20 +29,21 @@ from stf_depth.live import run_live
 
 LOOKAHEADS = (0, 3)
 GROUP = "affine"
-METRICS = (("abs_rel", 4), ("delta1", 3), ("tae", 2))
+METRICS = (("abs_rel", 4), ("delta1", 3), ("tae", 2), ("boundary_f1", 3))
 
 Rows = list[dict[str, Any]]
 
 
 def rows_of(clip: Scene, folder: Path) -> Iterator[dict[str, Any]]:
-    """The input, and fused with each lookahead."""
-    spec = f"precomputed:{clip.degraded}"
-    yield {"clip": clip.name, "kind": "per frame", **scores(clip.degraded, clip)}
-    for lookahead in LOOKAHEADS:
-        options = {"causal.lookahead_frames": lookahead, "video.max_frames": len(clip.truth)}
-        config = configure("fast", options, depth=spec)
-        result = run_live(str(clip.video), config, folder / f"lookahead-{lookahead}", drop_frames=False)
-        yield {"clip": clip.name, "kind": f"causal, lookahead {lookahead}", **scores(result.folder, clip)}
+    """Each depth as it is, and fused with each lookahead."""
+    for depth, maps in (("degraded", clip.degraded), ("mild", clip.mild)):
+        what = {"clip": clip.name, "depth": depth}
+        yield {**what, "kind": "per frame", **scores(maps, clip)}
+        for lookahead in LOOKAHEADS:
+            options = {"causal.lookahead_frames": lookahead, "video.max_frames": len(clip.truth)}
+            config = configure("fast", options, depth=f"precomputed:{maps}")
+            result = run_live(str(clip.video), config, folder / f"{depth}-{lookahead}", drop_frames=False)
+            yield {**what, "kind": f"causal, lookahead {lookahead}", **scores(result.folder, clip)}
 
 
 def scores(prediction: Path, clip: Scene) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def read_rows(path: Path) -> Rows:
         return []
     content = json.loads(path.read_text(encoding="utf-8"))
     commit = content["environment"].get("commit", "unknown")
-    return [{"commit": commit, **row} for row in content["rows"] if "skipped" not in row]
+    return [{"commit": commit, **row} for row in content["rows"] if "depth" in row]
 
 
 def measured(name: str, frames: int | None) -> Iterator[dict[str, Any]]:
@@ -84,12 +85,15 @@ def updated(rows: Rows, own: Rows) -> Rows:
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table and where it comes from."""
     rows = [row for row in rows if "skipped" not in row]
-    lines = ["| Clip | | AbsRel ↓ | delta1 ↑ | TAE % ↓ |", "|---|---|" + "---:|" * len(METRICS)]
+    lines = [
+        "| Clip | Depth | | AbsRel ↓ | delta1 ↑ | TAE % ↓ | Boundary F1 ↑ |",
+        "|---|---|---|" + "---:|" * len(METRICS),
+    ]
     for row in rows:
         cells = [tables.number(row[name], digits) for name, digits in METRICS]
-        lines.append("| " + " | ".join([row["clip"], row["kind"], *cells]) + " |")
+        lines.append("| " + " | ".join([row["clip"], row["depth"], row["kind"], *cells]) + " |")
     commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
-    source = f"True depth, degraded; measured by `python benchmarks/causal.py` at commit {commits}."
+    source = f"True depth, degraded and mildly degraded; measured by `python benchmarks/causal.py` at commit {commits}."
     return "\n".join([*lines, "", source])
 
 

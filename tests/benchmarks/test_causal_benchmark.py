@@ -19,7 +19,15 @@ KINDS = ("per frame", "causal, lookahead 0", "causal, lookahead 3")
 
 
 def row(clip: str, kind: str, abs_rel: float) -> dict[str, Any]:
-    return {"clip": clip, "kind": kind, "abs_rel": abs_rel, "delta1": 0.9, "tae": None}
+    return {
+        "clip": clip,
+        "depth": "mild",
+        "kind": kind,
+        "abs_rel": abs_rel,
+        "delta1": 0.9,
+        "tae": None,
+        "boundary_f1": 0.5,
+    }
 
 
 @pytest.fixture
@@ -62,7 +70,7 @@ def test_clips_that_are_not_there_are_skipped_and_said(
     assert {row["clip"] for row in rows if "skipped" not in row} == set(quality.CLIPS) - {"redkitchen", "holowalk"}
     assert "not there (set STF_DEPTH_SHARED)" in capsys.readouterr().out
     text = (results / "docs" / "performance.md").read_text(encoding="utf-8")
-    assert "| street | per frame | 0.1000 |" in text and "redkitchen" not in text
+    assert "| street | mild | per frame | 0.1000 |" in text and "redkitchen" not in text
 
 
 def test_a_skipped_clip_keeps_the_rows_that_it_has(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +79,7 @@ def test_a_skipped_clip_keeps_the_rows_that_it_has(results: Path, monkeypatch: p
     kept = [row for row in saved(results) if row["clip"] == "redkitchen" and "skipped" not in row]
     assert [(row["abs_rel"], row["commit"]) for row in kept] == [(0.3, "old")]
     text = (results / "docs" / "performance.md").read_text(encoding="utf-8")
-    assert "| redkitchen | per frame | 0.3000 |" in text
+    assert "| redkitchen | mild | per frame | 0.3000 |" in text
     assert "at commit old, new." in text
     run(monkeypatch)
     assert len([row for row in saved(results) if row["clip"] == "redkitchen"]) == 2  # not skipped twice
