@@ -32,7 +32,7 @@ from stf_depth.fusion.resampling import fill_unknown, resize, resize_masked
 from stf_depth.fusion.semantic import Labels
 from stf_depth.fusion.sky import has_steady_sky, leave_to_sharp_edges, push_sky_back, with_believed_sky
 from stf_depth.fusion.snapping import Snap, snap_of, voted_along_flow
-from stf_depth.parallel import AHEAD_ITEMS, delayed, mapped_ahead, thread_pool
+from stf_depth.parallel import AHEAD_ITEMS, SHORT_STEP_THREADS, delayed, mapped_ahead, thread_pool
 from stf_depth.perception.base import FlowBackend
 from stf_depth.types import BoolArray, Float32Array, Role
 
@@ -109,7 +109,7 @@ def _frame_threads(device: str) -> Iterator[Executor]:
     try:
         if alone is not None:
             alone()
-        with thread_pool(most=None if on_cpu else 1, initializer=alone) as pool:
+        with thread_pool(most=SHORT_STEP_THREADS if on_cpu else 1, initializer=alone) as pool:
             yield pool
     finally:
         torch.set_num_threads(before)  # what later threads start with

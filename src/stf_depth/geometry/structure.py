@@ -22,7 +22,7 @@ from stf_depth.geometry.poses import relative
 from stf_depth.geometry.smoothing import away_from_steps, complete
 from stf_depth.geometry.sources import SourceChooser
 from stf_depth.geometry.triangulate import FlowMatcher, triangulate
-from stf_depth.parallel import AHEAD_ITEMS, mapped_ahead, thread_pool
+from stf_depth.parallel import AHEAD_ITEMS, SHORT_STEP_THREADS, mapped_ahead, thread_pool
 from stf_depth.types import Float32Array, Frames, Uint8Array
 
 __all__ = ["structure_wh", "triangulate_shot"]
@@ -50,7 +50,7 @@ def triangulate_shot(
     starts = [max(0, start - stages * reach) for stages in (3, 2, 1)]  # of the stages before each fusion
     shot = _Shot(rgb, solve, config)
     coarse = _coarse(shot, config)
-    with thread_pool() as pool:
+    with thread_pool(most=SHORT_STEP_THREADS) as pool:
 
         def each(work: Callable[[Work], Estimate], items: Iterable[Work]) -> Iterator[Estimate]:
             return mapped_ahead(work, items, pool, ahead=AHEAD_ITEMS)
