@@ -65,8 +65,10 @@ class Fields:
         tolerance = align.tolerance_px
         self.steps = FrameCache(lambda frame: checked_steps(*reader.flow(frame), tolerance), window)
         self._reach = max(fuse.snap_reach, fuse.fine_radius)
-        self.near = FrameCache(lambda frame: around(self.steps, frame, len(reader), self._reach), window)
-        self._changes: FrameCache[dict[int, Tensor]] = FrameCache(lambda _: {}, window // 2)
+        # Of a frame's own, from its low band to its filter at full size: large, and not asked for by its neighbours.
+        own = window // 2
+        self.near = FrameCache(lambda frame: around(self.steps, frame, len(reader), self._reach), own)
+        self._changes: FrameCache[dict[int, Tensor]] = FrameCache(lambda _: {}, own)
         self.has_structure = prelook.structure_unit is not None
         self._same: SegmentMatches | None = None
         if reader.has_surfaces:
