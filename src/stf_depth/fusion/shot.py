@@ -146,7 +146,7 @@ class _Shot:
         )
 
         self.labels = Labels(self.reader, self.fields.steps, self.full, self.fuse)
-        near = 2 * self.fuse.edge_frames() + 1 + 3 * (AHEAD_ITEMS + 1)
+        near = self.fuse.edge_frames() + self.fuse.fine_radius + 3 * (AHEAD_ITEMS + 1)
         self.low_band = FrameCache(self._low_band, near)
         self.plain, self.snaps = FrameCache(self._plain, near), FrameCache(self._snap, near)
         self.segments = FrameCache(self.labels.segments, near)
