@@ -126,10 +126,13 @@ class Fields:
             field = self.blended(frame)
             return field[:, :1], field[:, 1:]
         tolerance = self._tolerance(frame, self.fuse.trajectory_tolerance)
-        radius = self.fuse.trajectory_radius
-        near = [place for place in self.near(frame) if abs(place.other - frame) <= radius]
-        places = around(self.steps, frame, len(self.reader), radius, near)
+        places = self.places(frame, self.fuse.trajectory_radius)
         return self.along_flow(self.blended, frame, places, tolerance=tolerance)
+
+    def places(self, frame: int, reach: int) -> list[Place]:
+        """Where the frame's pixels are in the frames within ``reach``: ``around``, of which the nearest are kept."""
+        near = [place for place in self.near(frame) if abs(place.other - frame) <= reach]
+        return near if reach <= self._reach else around(self.steps, frame, len(self.reader), reach, near)
 
     def along_flow(
         self,

@@ -57,9 +57,7 @@ class FineFilter:
         if not self._config.trajectory_filter:
             whole = self._field(frame)[:, :1]
             return Targets((int(whole.shape[-2]), int(whole.shape[-1])), pixels).of(whole)
-        radius = self._config.fine_radius
-        places = [place for place in self._fields.near(frame) if abs(place.other - frame) <= radius]
-        tolerance = self._tolerance(frame, pixels)
+        places, tolerance = self._fields.places(frame, self._config.fine_radius), self._tolerance(frame, pixels)
         value, _ = self._fields.along_flow(
             self._field, frame, places, tolerance=tolerance, reading="nearest", pixels=pixels
         )

@@ -270,8 +270,7 @@ class _Shot:
     def _with_edges(self, frame: int, value: Tensor) -> Tensor:
         if not self._snaps_edges():
             return value
-        reach = self.fuse.snap_reach
-        places = [place for place in self.fields.near(frame) if abs(place.other - frame) <= reach]
+        places = self.fields.places(frame, self.fuse.snap_reach)
         return value + voted_along_flow(self.snaps, self.same, frame, places)
 
     def _snaps_edges(self) -> bool:
