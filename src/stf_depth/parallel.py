@@ -6,6 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import cv2
@@ -21,13 +22,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def thread_pool(*, most: int | None = None, initializer: Callable[[], None] | None = None) -> ThreadPoolExecutor:
+@contextmanager
+def thread_pool(*, most: int | None = None, initializer: Callable[[], None] | None = None) -> Iterator[Executor]:
     """As many threads as OpenCV may use, which is what a worker that shares the machine has been given.
 
-    most: no more than that. initializer: run by each thread at its start.
+    most: no more than that. initializer: run by each thread at its start. Meanwhile OpenCV has one thread for a call:
+    its own ones would wait for those of the pool.
     """
-    count = max(1, cv2.getNumThreads())
-    return ThreadPoolExecutor(min(count, most or count), thread_name_prefix="frames", initializer=initializer)
+    count = cv2.getNumThreads()
+    workers = max(1, min(count, most or count))
+    with ThreadPoolExecutor(workers, thread_name_prefix="frames", initializer=initializer) as pool:
+        if workers > 1:
+            cv2.setNumThreads(1)
+        try:
+            yield pool
+        finally:
+            cv2.setNumThreads(count)
 
 
 def mapped_ahead(

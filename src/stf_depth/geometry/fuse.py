@@ -20,7 +20,7 @@ from stf_depth.types import Float32Array, Float64Array, Intrinsics
 __all__ = ["Estimate", "bring", "fuse", "normalised_rays", "pixel_grid", "slabs"]
 
 _MIN_FORWARD = 0.05  # of its depth: points closer to the neighbour's image plane are not looked up
-_SLAB_ROWS = 32
+_SLAB_ROWS = 96
 
 
 @dataclass(frozen=True)
