@@ -92,7 +92,7 @@ def test_steps_to_later_frames_are_chained_in_order(disparity: Tensor) -> None:
         SimpleNamespace(step=turn, corrected=disparity, valid=0 * ones, to_next=flow, zero=None),
         SimpleNamespace(step=aside, corrected=disparity, valid=ones, to_next=None, zero=None),
     ]
-    frame = SimpleNamespace(fused=disparity, weight=1e-9 * ones, valid=ones, to_next=flow)
+    frame = SimpleNamespace(fused=disparity, weight=1e-9 * ones, valid=ones, own=0 * ones, to_next=flow)
     filter_ = fuser(static_tolerance_px=1e6)
     filter_._held = deque(later)
     value, _ = filter_._with_later(frame)
