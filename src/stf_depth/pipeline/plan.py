@@ -32,7 +32,7 @@ _VERSIONS = {
     "depth": 1,
     "semantic": 1,
     "panoptic": 1,
-    "camera": 8,
+    "camera": 9,
     "structure": 4,
     "fusion": 15,
 }
