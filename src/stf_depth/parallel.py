@@ -14,8 +14,7 @@ import cv2
 __all__ = ["AHEAD_ITEMS", "SHORT_STEP_THREADS", "delayed", "mapped_ahead", "thread_pool"]
 
 AHEAD_ITEMS = 2  # in work beyond the one that is waited for: enough to keep every thread busy
-# Most threads that pay where work is thousands of short steps: more wait for the interpreter's lock. Triangulation on
-# sixteen cores took 213 ms a frame with one thread, 145 with two, 138 with four, 150 with eight.
+# Most threads that pay where work is thousands of short steps: more wait for the interpreter's lock.
 SHORT_STEP_THREADS = 4
 
 Item = TypeVar("Item")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stf_depth.config import FusionConfig
 from stf_depth.fusion.semantic import Labels, vote_role
+from stf_depth.fusion.trajectory import around
 from stf_depth.types import Role
 
 FULL, LOW = (24, 40), (12, 20)
@@ -41,7 +42,7 @@ class Labelled:
 @pytest.mark.parametrize(("labelled", "moved_px"), [(0, (-3, -1)), (1, (-1, 0)), (3, (1, -1)), (4, (4, 1))])
 def test_labels_of_a_neighbour_are_moved_by_the_flow(labelled: int, moved_px: tuple[int, int]) -> None:
     reader: Any = Labelled(labelled)
-    found = Labels(reader, steps, FULL, FusionConfig()).segments(2)
+    found = Labels(reader, lambda frame, reach: around(steps, frame, 5, reach), FULL, FusionConfig()).segments(2)
     dx, dy = 2 * moved_px[0], 2 * moved_px[1]  # at full size
     rows, columns = np.mgrid[8:16, 10:30]
     np.testing.assert_array_equal(found[0, 0].numpy()[8:16, 10:30], reader.ids[0, 0].numpy()[rows + dy, columns + dx])
@@ -61,8 +62,9 @@ def still(_frame: int) -> tuple[Tensor, Tensor]:
 
 def test_a_frame_without_labels_has_no_vote() -> None:
     missing = {0: Role.SKY, 1: Role.UNKNOWN, 2: Role.STATIC}
-    votes = [vote_role(frames_of(missing), still, frame, 3, Role.SKY) for frame in range(3)]
+    places = [around(still, frame, 3, 2) for frame in range(3)]
+    votes = [vote_role(frames_of(missing), frame, places[frame], Role.SKY) for frame in range(3)]
     for vote in votes:
         torch.testing.assert_close(vote, torch.full_like(vote, 0.5))
-    alone = vote_role(frames_of({**missing, 2: Role.UNKNOWN}), still, 1, 3, Role.SKY)
+    alone = vote_role(frames_of({**missing, 2: Role.UNKNOWN}), 1, places[1], Role.SKY)
     assert bool((alone == 1).all())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from stf_depth.config import FusionConfig
@@ -10,7 +9,7 @@ from stf_depth.fusion.fields import Fields
 from stf_depth.fusion.matching import NearCounterparts
 from stf_depth.fusion.reader import FrameCache
 from stf_depth.fusion.resampling import resize
-from stf_depth.fusion.trajectory import Field, Targets, Tolerance, look_up, pixel_grid
+from stf_depth.fusion.trajectory import Field, Targets, Tolerance, at_size, look_up, pixel_grid
 from stf_depth.parallel import AHEAD_ITEMS
 
 __all__ = ["FineFilter"]
@@ -48,15 +47,14 @@ class FineFilter:
         share = resize(static, (int(here.shape[-2]), int(here.shape[-1])))
         if not self._fields.has_movers(static):
             return share * along + (1 - share) * here
-        moving = Targets((int(share.shape[-2]), int(share.shape[-1])), (share.flatten() < _STATIC).nonzero()[:, 0])
+        moving = Targets(share.shape[-2:], (share.flatten() < _STATIC).nonzero()[:, 0])
         own = moving.of(share)
         return moving.put(along, own * moving.of(along) + (1 - own) * self._along_flow(frame, moving.pixels))
 
     def _along_flow(self, frame: int, pixels: Tensor | None = None) -> Tensor:
         """Of ``pixels`` (N,), flat indices, (1, 1, 1, N); without them of all, (1, 1, H, W)."""
         if not self._config.trajectory_filter:
-            whole = self._field(frame)[:, :1]
-            return Targets((int(whole.shape[-2]), int(whole.shape[-1])), pixels).of(whole)
+            return self._field(frame)[:, :1]
         places, tolerance = self._fields.places(frame, self._config.fine_radius), self._tolerance(frame, pixels)
         value, _ = self._fields.along_flow(
             self._field, frame, places, tolerance=tolerance, reading="nearest", pixels=pixels
@@ -90,7 +88,4 @@ class FineFilter:
     def _read(self, frame: int, position: Tensor) -> Tensor:
         """The field at positions on the low band, (1, 2, h, w)."""
         field = self._field(frame)
-        x, y = (position + 0.5).chunk(2, 1)
-        (height, width), low = field.shape[-2:], position.shape[-2:]
-        there = torch.cat([x * (width / low[1]), y * (height / low[0])], 1) - 0.5
-        return look_up(field, there, "nearest")
+        return look_up(field, at_size(position, position.shape[-2:], field.shape[-2:]), "nearest")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stf_depth.fusion.reader import FrameCache
-from stf_depth.fusion.trajectory import Place, Targets, Tolerance, at_nearest, is_inside, pixel_grid
+from stf_depth.fusion.trajectory import Place, Targets, Tolerance, at_nearest, at_size, is_inside, pixel_grid
 
 __all__ = ["NearCounterparts", "SegmentMatches"]
 
@@ -72,8 +72,7 @@ class NearCounterparts:
 
         pixels: flat indices (N,), where it is asked for those alone.
         """
-        numbers = self._numbered(frame).numbers
-        targets = Targets((int(numbers.shape[-2]), int(numbers.shape[-1])), pixels)
+        targets = Targets(self._numbered(frame).numbers.shape[-2:], pixels)
 
         def tolerance(other: int, position: Tensor, known: Tensor) -> Tensor:
             del known
@@ -92,7 +91,7 @@ class NearCounterparts:
         for other, position, alive in self._near(frame):
             theirs = self._numbered(other)
             own, their = (
-                at_nearest(numbered.numbers, _at_size(there, numbered.numbers))
+                at_nearest(numbered.numbers, at_size(there, position.shape[-2:], numbered.numbers.shape[-2:]))
                 for numbered, there in ((mine, pixel_grid(position)), (theirs, position))
             )
             known = (alive > 0.5) & is_inside(position, position.shape[-2:])
@@ -117,10 +116,3 @@ def _counterparts(pair: Tensor, known: Tensor, mine: _Numbered, theirs: _Numbere
 
 def _read(table: Tensor, index: Tensor) -> Tensor:
     return table.index_select(0, index.flatten()).view(index.shape)
-
-
-def _at_size(position: Tensor, like: Tensor) -> Tensor:
-    """Positions (1, 2, h, w) of pixels of (h, w) in pixels of (1, 1, H, W), pixel edges aligned."""
-    x, y = (position + 0.5).chunk(2, 1)
-    (height, width), (low_height, low_width) = like.shape[-2:], position.shape[-2:]
-    return torch.cat([x * (width / low_width), y * (height / low_height)], 1) - 0.5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -12,7 +12,7 @@ from stf_depth.config import FusionConfig
 from stf_depth.fusion.reader import LowFrame, LowReader
 from stf_depth.fusion.resampling import resize
 from stf_depth.fusion.sky import move_border_to_colours
-from stf_depth.fusion.trajectory import Steps, at_nearest, followed, look_up, pixel_grid
+from stf_depth.fusion.trajectory import Place, Targets, at_nearest, look_up
 from stf_depth.fusion.upsample import joint_upsample
 from stf_depth.types import Role
 
@@ -28,9 +28,16 @@ _MIN_SKY = 1e-3
 class Labels:
     """Segments and sky of a frame at the working size, with the help of its neighbours."""
 
-    def __init__(self, reader: LowReader, steps: Steps, full: tuple[int, int], config: FusionConfig) -> None:
+    def __init__(
+        self,
+        reader: LowReader,
+        places: Callable[[int, int], Sequence[Place]],
+        full: tuple[int, int],
+        config: FusionConfig,
+    ) -> None:
+        """places: frame and reach -> where the frame's pixels are in those around it. full: (H, W)."""
         self._reader = reader
-        self._steps = steps
+        self._places = places
         self._full = full
         self._config = config
 
@@ -39,13 +46,10 @@ class Labels:
         own = self._reader.segments(frame, self._full)
         if not _is_missing(own):
             return own
-        for distance in range(1, _VOTES + 1):
-            for direction in (-1, 1):
-                other = frame + direction * distance
-                if 0 <= other < len(self._reader):
-                    theirs = self._reader.segments(other, self._full)
-                    if not _is_missing(theirs):
-                        return self._moved(theirs, frame, direction, distance)
+        for place in sorted(self._places(frame, _VOTES), key=lambda place: (abs(place.other - frame), place.other)):
+            theirs = self._reader.segments(place.other, self._full)
+            if not _is_missing(theirs):
+                return at_nearest(theirs, Targets(self._full).moved(place.position))
         return own
 
     def sky(self, frame: int, image: Tensor) -> Tensor | None:
@@ -53,7 +57,7 @@ class Labels:
         near = range(max(0, frame - _VOTES), min(len(self._reader), frame + _VOTES + 1))
         if not any(bool((self._reader.frame(other).roles == int(Role.SKY)).any()) for other in near):
             return None
-        vote = vote_role(self._reader.frame, self._steps, frame, len(self._reader), Role.SKY)
+        vote = vote_role(self._reader.frame, frame, self._places(frame, _VOTES), Role.SKY)
         if float(vote.mean()) < _MIN_SKY:
             return None
         roles = self._reader.roles(frame, self._full)
@@ -66,35 +70,22 @@ class Labels:
         band_px = 1 + max(1, round(self._config.snap_radius * max(self._full)))
         return move_border_to_colours(own.to(image), image, band_px=band_px)
 
-    def _moved(self, segments: Tensor, frame: int, direction: int, distance: int) -> Tensor:
-        position = pixel_grid(self._steps(min(frame, frame + direction))[0])
-        start = position
-        for step in range(distance):
-            here = frame + direction * step
-            flow = self._steps(here)[0] if direction > 0 else self._steps(here - 1)[1]
-            position = position + look_up(flow, position)[:, :2]
-        height, width = self._full
-        factor = position.new_tensor([width / position.shape[-1], height / position.shape[-2]]).view(1, 2, 1, 1)
-        there = pixel_grid(position.new_zeros(1, 1, height, width)) + resize(position - start, self._full) * factor
-        return at_nearest(segments, there)
-
 
 def _is_missing(segments: Tensor) -> bool:
     return float((segments == 0).float().mean()) > _UNLABELLED
 
 
-def vote_role(frames: Callable[[int], LowFrame], steps: Steps, frame: int, frame_count: int, role: Role) -> Tensor:
-    """Share of the frames around that give a pixel ``role``, followed along checked flow: (1, 1, h, w) in [0, 1].
+def vote_role(frames: Callable[[int], LowFrame], frame: int, places: Sequence[Place], role: Role) -> Tensor:
+    """Share of the frames that ``places`` follow each pixel to, and its own, that give it ``role``: (1, 1, h, w).
 
     A frame without any label has no vote, so a missing mask is filled in by its neighbours.
     """
     here = _mask(frames(frame), role)
     yes, votes = here[:, :1] * here[:, 1:], here[:, 1:].clone()
-    for direction in (1, -1):
-        for other, position, alive in followed(steps, frame, frame_count, direction, _VOTES):
-            found = look_up(_mask(frames(other), role), position)
-            yes = yes + alive * found[:, :1] * found[:, 1:]
-            votes = votes + alive * found[:, 1:]
+    for other, position, alive in places:
+        found = look_up(_mask(frames(other), role), position)
+        yes = yes + alive * found[:, :1] * found[:, 1:]
+        votes = votes + alive * found[:, 1:]
     return yes / votes.clamp(min=1e-6)
 
 

@@ -145,7 +145,7 @@ class _Shot:
             window=window,
         )
 
-        self.labels = Labels(self.reader, self.fields.steps, self.full, self.fuse)
+        self.labels = Labels(self.reader, self.fields.places, self.full, self.fuse)
         near = self.fuse.edge_frames() + self.fuse.fine_radius + 3 * (AHEAD_ITEMS + 1)
         self.low_band = FrameCache(self._low_band, near)
         self.plain, self.snaps = FrameCache(self._plain, near), FrameCache(self._snap, near)

@@ -42,15 +42,15 @@ def voted_along_flow(
     own, touched = snaps(frame)
     for place in places:
         touched = torch.maximum(touched, look_up(snaps(place.other).touched, place.position, "nearest"))
-    size = (int(own.shape[-2]), int(own.shape[-1]))
     # Edges are few of a picture's pixels, and elsewhere all say 0.
-    targets = Targets(size, F.interpolate(touched, size).flatten().nonzero()[:, 0])
+    voted = F.interpolate(touched, own.shape[-2:]).flatten().nonzero()[:, 0]
+    targets = Targets(own.shape[-2:], voted)
     here = targets.of(own)
     always = torch.ones_like(here, dtype=torch.bool)
     found = [(here, always, always)]
     for other, position, alive in places:
         there = targets.moved(position)
-        known = (targets.brought(alive) > 0.5) & is_inside(there, size)
+        known = (targets.brought(alive) > 0.5) & is_inside(there, targets.size)
         found.append((look_up(snaps(other).added, there), known, matches(frame, other, there, targets) & known))
     value, known, same = (torch.cat(part) for part in zip(*found, strict=True))
     agree = same.sum(0)

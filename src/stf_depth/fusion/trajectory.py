@@ -23,6 +23,7 @@ __all__ = [
     "Tolerance",
     "around",
     "at_nearest",
+    "at_size",
     "checked_steps",
     "followed",
     "is_inside",
@@ -83,6 +84,12 @@ def at_nearest(values: Tensor, position: Tensor) -> Tensor:
     return values.flatten().index_select(0, index.flatten().clamp_(min=0)).view(index.shape)
 
 
+def at_size(position: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Tensor:
+    """Pixel positions (1, 2, h, w) in a picture of size ``old`` (H, W) as those in one of ``new``, edges aligned."""
+    x, y = (position + 0.5).chunk(2, 1)
+    return torch.cat([x * (new[1] / old[1]), y * (new[0] / old[0])], 1) - 0.5
+
+
 def checked_steps(forward: Tensor, backward: Tensor, tolerance_px: float) -> tuple[Tensor, Tensor]:
     """Flow with a third channel: 1 where |f(x) + b(x + f(x))| is under the tolerance plus |f| / 20, else 0."""
     grid = pixel_grid(forward)
@@ -135,9 +142,9 @@ def around(steps: Steps, frame: int, frame_count: int, reach: int, nearer: Seque
 class Targets:
     """Pixels of a picture, all or some, at which maps of flow of another size are read off."""
 
-    def __init__(self, size: tuple[int, int], pixels: Tensor | None = None) -> None:
+    def __init__(self, size: tuple[int, ...], pixels: Tensor | None = None) -> None:
         """size: (H, W). pixels: flat indices (N,), all without; maps at them are of size (1, N)."""
-        self.size, self.pixels = size, pixels
+        self.size, self.pixels = (int(size[0]), int(size[1])), pixels
         self._xy: Tensor | None = None
 
     def of(self, values: Tensor) -> Tensor:
@@ -157,9 +164,7 @@ class Targets:
         """Maps (1, C, h, w) of the flow's size at the targets, bilinear."""
         if self.pixels is None:
             return resize(values, self.size)
-        scale_y, scale_x = (low / full for low, full in zip(values.shape[-2:], self.size, strict=True))
-        x, y = (self._grid(values) + 0.5).chunk(2, 1)
-        return look_up(values, torch.cat([x * scale_x, y * scale_y], 1) - 0.5)
+        return look_up(values, at_size(self._grid(values), self.size, values.shape[-2:]))
 
     def moved(self, position: Tensor) -> Tensor:
         """Where the targets are, in pixels of their own picture, by positions (1, 2, h, w) of the flow's size."""
@@ -194,7 +199,7 @@ def trajectory_filter(
     the sum of the weights, each (1, 1, H, W), or (1, 1, 1, N) of ``pixels`` (N,), flat indices, alone.
     """
     whole = field(frame)
-    targets = Targets((int(whole.shape[-2]), int(whole.shape[-1])), pixels)
+    targets = Targets(whole.shape[-2:], pixels)
     value, weight = targets.of(whole).chunk(2, 1)
     total, weights = value * weight, weight.clone()
     for other, stepped, followed_well in places:
